@@ -1,0 +1,165 @@
+"""Slides that OpenSlide reads: SVS, NDPI, MRXS, SCN, BIF, VMS, Philips and generic TIFF, DICOM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import openslide
+from PIL import Image
+
+from pathopan.errors import UnreadableSlide
+from pathopan.geometry import Window
+from pathopan.slide.base import RgbImage, SlideInfo, settle_mpp
+from pathopan.slide.resample import XY, is_whole, level_downsample, read_window
+
+RESOLUTION_MPP = (0.02, 30.0)
+"""Micrometres per pixel that a resolution in a TIFF header can mean on a microscope; 72 dpi would be 353."""
+
+
+class OpenSlideSlide:
+    """A slide read through OpenSlide; white where nothing was scanned.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    slide_id : str
+        Name of the slide in every output.
+    slide_mpp : float, optional
+        Micrometres per level-0 pixel, in place of the file's.
+
+    Raises
+    ------
+    UnreadableSlide
+        If OpenSlide cannot open the file.
+    MissingMpp
+        If neither the file nor the caller knows the mpp.
+    """
+
+    def __init__(self, path: Path, *, slide_id: str, slide_mpp: float | None = None) -> None:
+        """Open the file."""
+        try:
+            self._handle = openslide.OpenSlide(path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            msg = f"{path}: unknown format, or damaged beyond recognition; name a whole-slide image, or copy it again"
+            raise UnreadableSlide(msg) from error
+        except openslide.OpenSlideError as error:
+            msg = f"{path}: OpenSlide cannot open it: {error}. Copy the file again"
+            raise UnreadableSlide(msg) from error
+        self._downsamples = [level_downsample(self._handle.dimensions, size) for size in self._handle.level_dimensions]
+        try:
+            self._info = self._describe(path, slide_id, slide_mpp)
+        except BaseException:
+            self._handle.close()
+            raise
+
+    def _describe(self, path: Path, slide_id: str, slide_mpp: float | None) -> SlideInfo:
+        properties = self._handle.properties
+        bounds = _bounds(properties, self._handle.dimensions)
+        mpp, warnings = settle_mpp(path, header_mpp(properties), slide_mpp)
+        return SlideInfo(
+            slide_id=slide_id,
+            path=path,
+            size_l0=bounds[2:],
+            mpp_l0=mpp,
+            downsamples=tuple(math.sqrt(x * y) for x, y in self._downsamples),
+            bounds_l0=bounds,
+            vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+            warnings=warnings,
+        )
+
+    @property
+    def info(self) -> SlideInfo:
+        """What is known of the slide."""
+        return self._info
+
+    def read(self, window: Window, mpp: float) -> RgbImage:
+        """Read pixels at an mpp; see :class:`pathopan.slide.base.Slide`.
+
+        Raises
+        ------
+        UnreadableSlide
+            If the file is damaged there; OpenSlide then refuses every later read of this handle, too.
+        """
+        return read_window(self._read_level, self._downsamples, window, self._info.scale_l0(mpp))
+
+    def _read_level(self, level: int, window: Window) -> tuple[RgbImage, XY]:
+        """Read level pixels around a window, and say where exactly their corner lies.
+
+        OpenSlide takes level-0 positions and divides them by the level's downsample. A position that falls between
+        two level pixels is interpolated, so the nearest whole one is asked for, and what remains is told.
+        """
+        x, corner_x, grow_x = self._locate(level, window.x, axis=0)
+        y, corner_y, grow_y = self._locate(level, window.y, axis=1)
+        size = (window.width + grow_x, window.height + grow_y)
+        try:
+            read = self._handle.read_region((x, y), level, size)
+        except openslide.OpenSlideError as error:
+            msg = f"{self._info.path}: cannot be read at level-0 pixel ({x}, {y}): {error}. Copy the file again"
+            raise UnreadableSlide(msg) from error
+        return _on_white(read), (corner_x, corner_y)
+
+    def _locate(self, level: int, start: int, *, axis: int) -> tuple[int, float, int]:
+        """Give the level-0 position to ask for, the level coordinate it means, and the pixels to read more."""
+        shift = self._info.bounds_l0[axis] / self._downsamples[level][axis]
+        factor = self._handle.level_downsamples[level]
+        if is_whole(shift) and is_whole(factor):
+            return round((start + round(shift)) * factor), float(start), 0
+        position = round((start + int(shift // 1) - 1) * factor)
+        return position, position / factor - shift, 3
+
+    def close(self) -> None:
+        """Release the file."""
+        self._handle.close()
+
+    def __enter__(self) -> Self:
+        """Close at the end of a ``with`` block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _on_white(read: Image.Image) -> RgbImage:
+    """Put an image with alpha on white: transparent is what no scanner saw."""
+    pixels = np.asarray(read)
+    if pixels.shape[2] == 3 or pixels[..., 3].min(initial=255) == 255:
+        return pixels[..., :3]
+    canvas = Image.new("RGB", read.size, "white")
+    canvas.paste(read, mask=read.getchannel("A"))
+    return np.asarray(canvas)
+
+
+def header_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
+    """Take the mpp from OpenSlide's properties.
+
+    OpenSlide turns the resolution of a generic TIFF into an mpp without asking what it means. A resolution for
+    printing is no mpp, so there only values that a microscope can have are taken.
+    """
+    try:
+        x = float(properties[openslide.PROPERTY_NAME_MPP_X])
+        y = float(properties[openslide.PROPERTY_NAME_MPP_Y])
+    except (KeyError, ValueError):
+        return None
+    if properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
+        low, high = RESOLUTION_MPP
+        return (x, y) if low <= x <= high and low <= y <= high else None
+    return (x, y) if x > 0 and y > 0 else None
+
+
+def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Take the scanned bounds, which QuPath crops to when all four numbers are there; else the whole file."""
+    names = ("x", "y", "width", "height")
+    try:
+        x, y, width, height = (int(properties[f"openslide.bounds-{name}"]) for name in names)
+    except (KeyError, ValueError):
+        return 0, 0, *size
+    return (x, y, width, height) if width > 0 and height > 0 else (0, 0, *size)
