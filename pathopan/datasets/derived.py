@@ -1,0 +1,84 @@
+"""Region labels derived from nucleus labels, where nobody drew regions. Whatever rests on them is called *derived*."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pathopan.classes import BREAST, Taxonomy
+from pathopan.datasets.sample import Sample
+
+FloatMap = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DerivationRules:
+    """How nucleus densities become regions; lengths in um, densities in nuclei per mm2."""
+
+    blur_um: float = 8.0  # Gaussian over nucleus centres
+    inflammatory_weight: float = 0.5  # tumor where tumor > stromal + this x til
+    dense_share: float = 0.6  # lymphocyte-rich where TILs are more than this share of nuclei
+    dense_per_mm2: float = 2_500.0  # ... and at least this dense
+    empty_per_mm2: float = 150.0  # fewer nuclei say nothing about the tissue: left unlabelled
+    glass_blur_um: float = 4.0  # Gaussian over the mean RGB
+    glass_level: float = 225.0  # brighter than this, and flat, is background
+    glass_texture: float = 6.0  # standard deviation of the gray level that still counts as flat
+
+
+def derive_regions(sample: Sample, *, taxonomy: Taxonomy = BREAST, rules: DerivationRules | None = None) -> Sample:
+    """Return the sample with a derived region map.
+
+    Parameters
+    ----------
+    sample : Sample
+        With classified nuclei.
+    taxonomy : Taxonomy
+        Regions are found by role: tumor, stroma, dense, other, background.
+    rules : DerivationRules, optional
+        Densities and lengths.
+
+    Returns
+    -------
+    Sample
+        Same image; ``region`` filled in, 0 where there are too few nuclei to tell, and ``region_derived`` set.
+    """
+    rules = rules or DerivationRules()
+    density = {
+        role: _density(sample, taxonomy.nucleus_ids(role), rules.blur_um)
+        for role in ("tumor", "stromal", "til", "other")
+    }
+    total = sum(density.values())
+    tumor = density["tumor"] > density["stromal"] + rules.inflammatory_weight * density["til"]
+    dense = (density["til"] > rules.dense_share * total) & (density["til"] > rules.dense_per_mm2)
+    region = np.full(sample.image.shape[:2], taxonomy.region_ids("stroma")[0], dtype=np.uint8)
+    region[tumor] = taxonomy.region_ids("tumor")[0]
+    region[density["other"] > total - density["other"]] = taxonomy.region_ids("other")[0]
+    region[dense] = taxonomy.region_ids("dense")[0]
+    region[total < rules.empty_per_mm2] = 0
+    region[glass(sample.image, mpp=sample.mpp, rules=rules)] = taxonomy.region_ids("background")[0]
+    return replace(sample, region=region, region_derived=True)
+
+
+def glass(image: npt.NDArray[np.uint8], *, mpp: float, rules: DerivationRules) -> npt.NDArray[np.bool_]:
+    """Find bare glass and empty lumen: bright and without texture (pale fibrous tissue is bright but textured)."""
+    gray = image.mean(axis=2, dtype=np.float32)
+    sigma = rules.glass_blur_um / mpp
+    level = cv2.GaussianBlur(gray, (0, 0), sigma)
+    variance = cv2.GaussianBlur(gray * gray, (0, 0), sigma) - level * level
+    return (level > rules.glass_level) & (variance < rules.glass_texture**2)
+
+
+def _density(sample: Sample, class_ids: tuple[int, ...], blur_um: float) -> FloatMap:
+    """Smooth nucleus centres into a density in nuclei per mm2; at the border only the part inside counts."""
+    shape = sample.image.shape[:2]
+    rows = sample.nuclei[sample.nuclei["class_id"].isin(class_ids)]
+    centres = np.zeros(shape, dtype=np.float32)
+    columns = np.clip(rows["x_px"].astype(int), 0, shape[1] - 1)
+    np.add.at(centres, (np.clip(rows["y_px"].astype(int), 0, shape[0] - 1), columns), 1.0)
+    sigma = blur_um / sample.mpp
+    inside = cv2.GaussianBlur(np.ones(shape, np.float32), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    smooth = cv2.GaussianBlur(centres, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT) / inside
+    return smooth * np.float32(1e6 / sample.mpp**2)

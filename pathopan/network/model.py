@@ -1,0 +1,127 @@
+"""PanopticNet: one encoder, a region decoder and a nucleus decoder, three heads, one forward pass.
+
+Axes: B batch, R regions, N nucleus classes, K shape channels (centre, foreground, offset x, offset y), H, W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pathopan.network.constrain import Compatibility
+from pathopan.network.encoder import build_encoder, unet_decoder
+
+SHAPE_CHANNELS = 4
+"""Centre heat map (logit), nucleus foreground (logit), and the offset to the centre along x and y in units of
+``targets.OFFSET_PX``."""
+
+
+class PanopticLogits(NamedTuple):
+    """What the network says of each pixel, at the input's size."""
+
+    region_BRHW: Tensor
+    nucleus_BNHW: Tensor
+    shape_BKHW: Tensor
+
+
+class PanopticNet(nn.Module):
+    """The joint network.
+
+    There is no normalisation over space and no global pooling, so a pixel's answer depends on its surroundings
+    only, never on where the tile around it was cut.
+
+    Parameters
+    ----------
+    regions, nuclei : int
+        Numbers of classes.
+    encoder : str
+        A segmentation-models-pytorch encoder name.
+    weights : str, optional
+        See :func:`pathopan.network.encoder.build_encoder`.
+    nucleus_channels : sequence of 5 int
+        Widths of the nucleus decoder from stride 16 to stride 1.
+    region_channels : sequence of 3 int
+        Widths of the region decoder from stride 16 to stride 4.
+    """
+
+    def __init__(
+        self,
+        regions: int,
+        nuclei: int,
+        *,
+        encoder: str = "tu-tf_efficientnet_lite0",
+        weights: str | None = None,
+        nucleus_channels: Sequence[int] = (192, 96, 64, 32, 24),
+        region_channels: Sequence[int] = (128, 64, 48),
+    ) -> None:
+        super().__init__()
+        self.encoder = build_encoder(encoder, weights=weights)
+        decoder = unet_decoder()
+        self.nucleus_decoder = decoder(
+            self.encoder.out_channels, tuple(nucleus_channels), n_blocks=len(nucleus_channels), use_norm="batchnorm"
+        )
+        self.region_decoder = decoder(
+            self.encoder.out_channels, tuple(region_channels), n_blocks=len(region_channels), use_norm="batchnorm"
+        )
+        self.region_head = nn.Conv2d(region_channels[-1], regions, kernel_size=3, padding=1)
+        self.nucleus_head = nn.Conv2d(nucleus_channels[-1], nuclei, kernel_size=3, padding=1)
+        self.shape_head = nn.Conv2d(nucleus_channels[-1], SHAPE_CHANNELS, kernel_size=3, padding=1)
+        self.compatibility = Compatibility(regions, nuclei)
+        with torch.no_grad():  # most pixels are neither centre nor nucleus
+            self.shape_head.bias[:2] = -3.0  # type: ignore[index]
+
+    def forward(self, image_B3HW: Tensor) -> PanopticLogits:
+        """Look at normalised RGB; height and width must be multiples of 32."""
+        logits, _ = self.forward_unconstrained(image_B3HW)
+        return logits
+
+    def forward_unconstrained(self, image_B3HW: Tensor) -> tuple[PanopticLogits, Tensor]:
+        """Give also the nucleus logits before the tissue's prior, which training supervises too."""
+        features = self.encoder(image_B3HW)
+        nucleus_features = self.nucleus_decoder(features)
+        coarse = self.region_head(self.region_decoder(features))
+        region = functional.interpolate(coarse, size=image_B3HW.shape[2:], mode="bilinear", align_corners=False)
+        free = self.nucleus_head(nucleus_features)
+        constrained = self.compatibility(region, free)
+        return PanopticLogits(region, constrained, self.shape_head(nucleus_features)), free
+
+
+class InferenceNet(nn.Module):
+    """A network as the runtimes execute it: uint8 pixels in, compact probabilities out.
+
+    Parameters
+    ----------
+    net : PanopticNet
+        In evaluation mode.
+    mean, std : sequence of 3 float
+        Normalisation of RGB in 0..1.
+    """
+
+    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.net = net
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", (1 / (255 * torch.tensor(std))).view(1, 3, 1, 1))
+        self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
+
+    def forward(self, image_BHW3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn (B, H, W, 3) uint8 RGB into region logits, nucleus log-probabilities and shape maps.
+
+        Returns
+        -------
+        region_BRHW, nucleus_BNHW, shape_BKHW : float
+            Region probabilities; nucleus class probabilities (given that there is a nucleus); centre and foreground as
+            probabilities, offsets in grid pixels / ``OFFSET_PX``.
+        """
+        image = image_BHW3.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.shift
+        region, nucleus, shape = self.net(image)
+        return region.softmax(dim=1), nucleus.softmax(dim=1), torch.cat([shape[:, :2].sigmoid(), shape[:, 2:]], dim=1)
+
+
+ARCHITECTURES = {"PanopticNet": PanopticNet}
+"""Names that a bundle may carry. A new architecture is a new entry with ``forward(image_B3HW) -> PanopticLogits``."""

@@ -1,0 +1,209 @@
+"""Samples to batches. Batch ``k`` is a pure function of (samples, settings, seed, k), so training resumes exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from pathopan.classes import Taxonomy
+from pathopan.datasets.sample import Sample
+from pathopan.network.losses import Batch
+from pathopan.network.targets import encode
+from pathopan.training.augment import bare_glass, jitter_focus, jitter_light, jitter_stain, paint_artefact
+
+PixelT = TypeVar("PixelT", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class CropRules:
+    """How crops are drawn; lengths in pixels at the network's mpp."""
+
+    mpp: float = 0.5
+    side: int = 256
+    batch_size: int = 8
+    seed: int = 0
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    artefact_share: float = 0.2  # of crops
+    glass_share: float = 0.03  # of crops
+    stain_strength: float = 0.3
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of a sample at the network's mpp, before augmentation of its colours."""
+
+    image: npt.NDArray[np.uint8]
+    centres_xy: npt.NDArray[np.float64]
+    class_channel: npt.NDArray[np.int64]  # (N,) 1-based channel of each nucleus; 0 unknown
+    instances: npt.NDArray[np.int32] | None  # ids are rows + 1
+    region: npt.NDArray[np.uint8]  # region class id; 0 unknown
+
+
+class CropStream(IterableDataset[Batch]):
+    """Batches ``start, start + 1, ...`` without end; workers take turns.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        With regions where they are known.
+    shares : mapping of str to float
+        Source name -> share of crops; sources without one are not drawn.
+    scales : mapping of str to (float, float)
+        Source name -> range of the zoom applied on top of the mpp.
+    taxonomy : Taxonomy
+        Order of the channels.
+    rules : CropRules
+        Sizes and strengths.
+    start : int
+        First batch.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        shares: Mapping[str, float],
+        *,
+        scales: Mapping[str, tuple[float, float]],
+        taxonomy: Taxonomy,
+        rules: CropRules,
+        start: int = 0,
+    ) -> None:
+        super().__init__()
+        self.pools = {name: [s for s in samples if s.source.name == name] for name in shares}
+        self.shares = {name: share for name, share in shares.items() if self.pools[name]}
+        self.scales = scales
+        self.taxonomy = taxonomy
+        self.rules = rules
+        self.start = start
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield this worker's share of the batches, in order."""
+        cv2.setNumThreads(1)
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        index = self.start + first
+        while True:
+            yield self.batch(index)
+            index += step
+
+    def batch(self, index: int) -> Batch:
+        """Build batch number ``index``."""
+        rng = np.random.default_rng((self.rules.seed, index))
+        items = [self._item(rng) for _ in range(self.rules.batch_size)]
+        return Batch(*(torch.stack(parts) for parts in zip(*items, strict=True)))
+
+    def _item(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        names = list(self.shares)
+        weights = np.array([self.shares[name] for name in names])
+        name = names[rng.choice(len(names), p=weights / weights.sum())]
+        pool = self.pools[name]
+        crop = draw_crop(
+            pool[rng.integers(len(pool))],
+            rng,
+            rules=self.rules,
+            zoom=self.scales.get(name, (0.8, 1.25)),
+            taxonomy=self.taxonomy,
+        )
+        return to_tensors(crop, rng, rules=self.rules, taxonomy=self.taxonomy)
+
+
+def draw_crop(
+    sample: Sample, rng: np.random.Generator, *, rules: CropRules, zoom: tuple[float, float], taxonomy: Taxonomy
+) -> Crop:
+    """Cut a random square, resample it to the network's mpp times a random zoom, flip and turn it."""
+    scale = sample.mpp / rules.mpp * float(np.exp(rng.uniform(*np.log(zoom))))
+    height, width = sample.image.shape[:2]
+    cut = min(round(rules.side / scale), height, width)
+    x, y = int(rng.integers(width - cut + 1)), int(rng.integers(height - cut + 1))
+    scale, window = rules.side / cut, np.s_[y : y + cut, x : x + cut]
+    size = (rules.side, rules.side)
+    flips, turns = int(rng.integers(2)), int(rng.integers(4))
+
+    def turned(array: npt.NDArray[PixelT]) -> npt.NDArray[PixelT]:
+        return np.ascontiguousarray(np.rot90(array[:, ::-1] if flips else array, turns))
+
+    image = cv2.resize(sample.image[window], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    region = np.zeros(size, np.uint8)
+    if sample.region is not None:
+        region = cv2.resize(sample.region[window], size, interpolation=cv2.INTER_NEAREST)
+    points = (sample.nuclei[["x_px", "y_px"]].to_numpy() - [x, y]) * scale
+    inside = ((points > -8) & (points < rules.side + 8)).all(axis=1)
+    centres, rows = _turn_points(points[inside], flips, turns, rules.side), np.flatnonzero(inside)
+    instances = None
+    if sample.instances is not None:
+        lookup = np.zeros(int(sample.instances.max(initial=0)) + 1, np.int32)
+        lookup[sample.nuclei["instance_id"].to_numpy()[rows]] = np.arange(1, len(rows) + 1)
+        small = cv2.resize(lookup[sample.instances[window]].astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+        instances = turned(small.astype(np.int32))
+    channels = np.zeros(256, np.int64)
+    for channel, nucleus in enumerate(taxonomy.nuclei, start=1):
+        channels[nucleus.id] = channel
+    return Crop(turned(image), centres, channels[sample.nuclei["class_id"].to_numpy()[rows]], instances, turned(region))
+
+
+def _turn_points(points: npt.NDArray[np.float64], flips: int, turns: int, side: int) -> npt.NDArray[np.float64]:
+    """Move points as ``np.rot90(array[:, ::-1], turns)`` moves pixels."""
+    x, y = points.T
+    if flips:
+        x = side - x
+    for _ in range(turns):
+        x, y = y, side - x
+    return np.stack([x, y], axis=1)
+
+
+def to_tensors(
+    crop: Crop, rng: np.random.Generator, *, rules: CropRules, taxonomy: Taxonomy
+) -> tuple[torch.Tensor, ...]:
+    """Augment a crop's colours, hide some of it behind artefacts, and encode what is known of it."""
+    shape = encode(crop.centres_xy, crop.instances, shape=(rules.side, rules.side))
+    image, painted = _recolored(crop.image, rng, rules=rules, taxonomy=taxonomy)
+    hidden = painted > 0
+    channels = _region_channels(taxonomy)
+    region = channels[np.where(hidden, painted, crop.region)]
+    nucleus = np.where(hidden, 0, np.concatenate([[0], crop.class_channel])[shape.nucleus])
+    pixels = (image.astype(np.float32) / 255 - np.array(rules.mean, np.float32)) / np.array(rules.std, np.float32)
+    arrays = (
+        pixels.transpose(2, 0, 1),
+        region,
+        nucleus,
+        np.where(hidden, np.float32(0), shape.centre),
+        np.where(hidden, np.float32(0), shape.foreground),
+        shape.foreground_known | hidden,
+        shape.offset,
+        shape.offset_known & ~hidden,
+    )
+    return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+
+
+def _recolored(
+    image: npt.NDArray[np.uint8], rng: np.random.Generator, *, rules: CropRules, taxonomy: Taxonomy
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Change the colours; sometimes show bare glass or an artefact instead, and say where: region id, 0 as before."""
+    painted = np.zeros(image.shape[:2], dtype=np.uint8)
+    luck, on_glass = rng.random(), rng.random() < 0.25
+    artefact = luck >= rules.glass_share and luck < rules.glass_share + rules.artefact_share
+    if luck < rules.glass_share or (artefact and on_glass):
+        image = bare_glass(rules.side, rng)
+        painted[:] = taxonomy.region_ids("background")[0]
+    else:
+        image = jitter_stain(image, rng, strength=rules.stain_strength)
+        image = jitter_light(image, rng)
+    if artefact:
+        image, covered = paint_artefact(image, rng)
+        painted[covered] = taxonomy.region_ids("other")[0]
+    return jitter_focus(image, rng), painted
+
+
+def _region_channels(taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
+    lookup = np.zeros(256, np.int64)
+    for channel, kind in enumerate(taxonomy.regions, start=1):
+        lookup[kind.id] = channel
+    return lookup

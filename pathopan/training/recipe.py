@@ -1,0 +1,101 @@
+"""Recipes: everything that makes a training run what it is, read from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pathopan.classes import BREAST, Taxonomy
+from pathopan.datasets import brca_m2c, consep, dsb2018
+from pathopan.datasets.derived import derive_regions
+from pathopan.datasets.sample import Sample
+from pathopan.errors import ConfigError
+from pathopan.network.losses import LossWeights
+from pathopan.network.targets import DecodeRules
+
+DEFAULT_RECIPE = "breast-he-1"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One complete, named training run."""
+
+    name: str
+    steps: int = 2_400
+    batch_size: int = 8
+    crop_px: int = 256
+    learning_rate: float = 1.5e-3  # peak of the one-cycle schedule
+    weight_decay: float = 1e-2
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.995  # of the weights that ship
+    seed: int = 0
+    mpp: float = 0.5
+    step_px: int = 896  # write window of a tile
+    halo_px: int = 64
+    architecture: str = "PanopticNet"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    encoder_weights: str | None = "packaged"
+    shares: dict[str, float] = field(default_factory=lambda: {"BRCA-M2C": 0.55, "CoNSeP": 0.33, "DSB2018": 0.12})
+    zooms: dict[str, list[float]] = field(
+        default_factory=lambda: {"BRCA-M2C": [0.8, 1.25], "CoNSeP": [0.9, 1.6], "DSB2018": [0.7, 1.4]}
+    )
+    hold_out: list[str] = field(default_factory=list)  # groups (patients) never trained on
+    artefact_share: float = 0.2
+    stain_strength: float = 0.3
+    losses: LossWeights = field(default_factory=LossWeights)
+    decode: DecodeRules = field(default_factory=DecodeRules)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the form that a bundle's card stores."""
+        return asdict(self)
+
+
+def read_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe that ships with the package, by name, or one's own YAML file.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such recipe, or a key is unknown or malformed.
+    """
+    packaged = Path(str(resources.files("pathopan"))) / "training" / "recipes" / f"{name_or_path}.yaml"
+    path = packaged if packaged.is_file() else Path(name_or_path)
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        known = {f.name for f in fields(Recipe)}
+        unknown = sorted(set(stored) - known)
+        if unknown:
+            msg = f"{path}: unknown keys {unknown}; known: {sorted(known)}"
+            raise ConfigError(msg)
+        losses, decode = LossWeights(**stored.pop("losses", {})), DecodeRules(**stored.pop("decode", {}))
+        return Recipe(**stored, losses=losses, decode=decode)
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        msg = f"{path}: not a readable recipe: {error}"
+        raise ConfigError(msg) from error
+
+
+def read_samples(data: Path, *, taxonomy: Taxonomy = BREAST) -> list[Sample]:
+    """Read the recipe's data sets, with derived regions where nuclei have classes.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with ``brca_m2c``, ``consep`` and ``dsb2018_stained``.
+
+    Raises
+    ------
+    DatasetError
+        If one is missing or malformed.
+    """
+    classified = [
+        *brca_m2c.read(data / "brca_m2c", taxonomy=taxonomy),
+        *consep.read(data / "consep", taxonomy=taxonomy),
+    ]
+    return [
+        *(derive_regions(sample, taxonomy=taxonomy) for sample in classified),
+        *dsb2018.read(data / "dsb2018_stained"),
+    ]
