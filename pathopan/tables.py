@@ -131,3 +131,14 @@ _NUCLEI_PLACE = (
         "from the centroid to the nearest tumor; negative inside; empty without tumor",
     ),
 )
+
+TILES = Schema(
+    "tiles",
+    (
+        Column("tile_index", "int", "", "position of the tile in the full grid, row by row"),
+        Column("x_px", "int", "grid px", "left border of the write window; may be negative"),
+        Column("y_px", "int", "grid px", "top border of the write window; may be negative"),
+        Column("tissue_fraction", "float", "", "share of tissue in the part of the write window on the slide"),
+    ),
+)
+"""The columns of ``tiles.parquet``."""
