@@ -1,0 +1,110 @@
+"""Regions that a person drew or edited in QuPath, read back so that scores can be computed on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from pathopan.classes import RegionClass, Taxonomy
+from pathopan.errors import ConfigError
+from pathopan.export.outlines import safe_regions
+from pathopan.export.qupath import find_features, read_json
+
+
+def read_regions_geojson(path: Path) -> gpd.GeoDataFrame:
+    """Read regions that a person drew or edited in QuPath.
+
+    Parameters
+    ----------
+    path : Path
+        A GeoJSON file exported by QuPath, plain or ``.gz``.
+
+    Returns
+    -------
+    GeoDataFrame
+        One row per polygon or multipolygon: ``uuid, name, class`` (QuPath's class name, empty if it has none),
+        ``object_type, locked, geometry`` (valid, level-0 pixels). Points and lines enclose nothing and are left out.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not GeoJSON, or holds a geometry that is none.
+    """
+    features = find_features(read_json(path))
+    if features is None:
+        msg = f"{path}: not a GeoJSON FeatureCollection; in QuPath use File > Export objects as GeoJSON"
+        raise ConfigError(msg)
+    rows = [
+        row for number, feature in enumerate(features) for row in _read_feature(feature, f"{path}: feature {number}")
+    ]
+    columns = ["uuid", "name", "class", "object_type", "locked", "geometry"]
+    return gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry="geometry", crs=None)
+
+
+def _read_feature(feature: Any, where: str) -> Iterator[tuple[str, str, str, str, bool, shapely.Geometry]]:
+    if not isinstance(feature, dict) or not isinstance(feature.get("geometry"), dict):
+        msg = f"{where} has no geometry"
+        raise ConfigError(msg)
+    properties = feature.get("properties") or {}
+    kind = properties.get("classification") or {}
+    name = kind if isinstance(kind, str) else ": ".join(kind.get("names", [kind.get("name", "")]))
+    shape = _read_shape(feature["geometry"], where)
+    if shape is not None:
+        object_type = str(properties.get("objectType", "annotation"))
+        identity, shown = str(feature.get("id", "")), str(properties.get("name", ""))
+        yield identity, shown, name, object_type, bool(properties.get("isLocked", False)), shape
+    for child in properties.get("childObjects", []):
+        yield from _read_feature(child, where)
+
+
+def _read_shape(geometry: dict[str, Any], where: str) -> shapely.Geometry | None:
+    if geometry.get("type") not in ("Polygon", "MultiPolygon"):
+        return None
+    try:
+        shape = shapely.geometry.shape(geometry)
+    except (KeyError, TypeError, ValueError, IndexError, shapely.errors.ShapelyError) as error:
+        msg = f"{where}: its coordinates are not those of a {geometry['type']}: {error}"
+        raise ConfigError(msg) from error
+    safe, _ = safe_regions(np.array([shape], dtype=object))
+    return safe[0]
+
+
+def match_region_classes(drawn: gpd.GeoDataFrame, taxonomy: Taxonomy) -> gpd.GeoDataFrame:
+    """Turn QuPath's class names into those of a taxonomy.
+
+    Parameters
+    ----------
+    drawn : GeoDataFrame
+        From `read_regions_geojson`.
+    taxonomy : Taxonomy
+        A class is found by its QuPath name or its own.
+
+    Returns
+    -------
+    GeoDataFrame
+        The annotations (no detections), with ``class`` and ``class_id`` of the taxonomy.
+
+    Raises
+    ------
+    ConfigError
+        If an annotation has no class, or one that the taxonomy lacks.
+    """
+    regions = drawn[drawn["object_type"] == "annotation"].copy()
+    known: dict[str, RegionClass] = {}
+    for kind in taxonomy.regions:
+        known.setdefault(kind.qupath, kind)
+    known |= {kind.name: kind for kind in taxonomy.regions if kind.name not in known}
+    unknown = sorted(set(regions["class"]) - set(known))
+    if unknown:
+        names = ", ".join(repr(name) if name else "no class" for name in unknown)
+        msg = f"annotations of {names}; set one of {', '.join(sorted(known))} in QuPath and export again"
+        raise ConfigError(msg)
+    found = [known[name] for name in regions["class"]]
+    regions["class"], regions["class_id"] = [kind.name for kind in found], [kind.id for kind in found]
+    return regions.reset_index(drop=True)

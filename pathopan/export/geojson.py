@@ -1,0 +1,299 @@
+"""GeoJSON for QuPath: regions as locked annotations with their TIL scores, nuclei as detections. Written as a stream.
+
+Coordinates are level-0 pixels whose origin is where QuPath has it, ids are UUIDs that stay the same at every export, so
+a second import replaces and does not double. Every polygon is one that QuPath 0.4 to 0.8 accept.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import geopandas as gpd
+import numpy as np
+import orjson
+import pandas as pd
+import shapely
+
+from pathopan.classes import RegionClass, Taxonomy
+from pathopan.errors import SchemaError
+from pathopan.export.outlines import Shapes, safe_nuclei, safe_regions
+from pathopan.export.qupath import qupath_color
+from pathopan.files import atomic_path, remove
+
+NucleusForm = Literal["polygons", "points", "none"]
+
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "pathopan")
+"""Of all object ids: ``uuid5(NAMESPACE, "<slide_id>/nucleus/<nucleus_id>")``, and likewise ``region``."""
+
+NUCLEUS_MEASUREMENTS: Mapping[str, str] = {
+    "nucleus_id": "Nucleus ID",
+    "prob": "Probability",
+    "area_um2": "Area um^2",
+    "distance_to_tumor_um": "Distance to tumor um",
+}
+"""Column of ``nuclei.parquet`` to the name QuPath shows."""
+
+REGION_MEASUREMENTS: Mapping[str, str] = {
+    "area_mm2": "Area mm^2",
+    "n_nuclei": "Num nuclei",
+    "n_til": "Num TILs",
+    "til_density_per_mm2": "TIL density per mm^2",
+    "til_density_ci_low": "TIL density per mm^2 (95% CI low)",
+    "til_density_ci_high": "TIL density per mm^2 (95% CI high)",
+    "til_area_um2": "TIL area um^2",
+    "til_area_percent": "TIL area %",
+    "til_fraction_of_nuclei": "TIL fraction of nuclei",
+    "mean_prob": "Mean probability",
+}
+"""Column of ``regions.parquet`` to the name QuPath shows."""
+
+_CHUNK_ROWS = 20_000
+_SIGNIFICANT = 6
+_COMPRESSION = 4
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many objects a file holds, how many of them were repaired, and how many could not be written at all."""
+
+    objects: int = 0
+    repaired: int = 0
+    dropped: int = 0
+
+    def __add__(self, other: Written) -> Written:
+        """Add counts."""
+        return Written(self.objects + other.objects, self.repaired + other.repaired, self.dropped + other.dropped)
+
+
+def object_uuid(slide_id: str, kind: Literal["nucleus", "region"], number: int) -> str:
+    """Give the id of an object in QuPath: the same at every export.
+
+    Examples
+    --------
+    >>> object_uuid("S1", "nucleus", 7)
+    '7491219e-8f8f-5272-a510-46fc11a0e70e'
+    """
+    return str(uuid.uuid5(NAMESPACE, f"{slide_id}/{kind}/{number}"))
+
+
+def write_nuclei_geojson(
+    path: Path,
+    nuclei: gpd.GeoDataFrame | Iterable[gpd.GeoDataFrame],
+    *,
+    taxonomy: Taxonomy,
+    slide_id: str,
+    form: NucleusForm = "polygons",
+    max_vertices: int = 16,
+) -> Written:
+    """Write nuclei as QuPath detections.
+
+    Parameters
+    ----------
+    path : Path
+        ``<slide_id>.nuclei.geojson.gz``; compressed if it ends in ``.gz``. With ``form="none"`` an old file is removed.
+    nuclei : GeoDataFrame, or iterable of GeoDataFrame
+        Rows of ``nuclei.parquet``; an iterable keeps memory bounded by its largest part.
+    taxonomy : Taxonomy
+        Names and colors of the classes.
+    slide_id : str
+        Part of every object's id.
+    form : {"polygons", "points", "none"}
+        Outlines of at most ``max_vertices`` vertices, or centroids, or nothing.
+    max_vertices : int
+        Of one outline, at least 4.
+
+    Returns
+    -------
+    Written
+        Counts of objects written, repaired and dropped.
+
+    Raises
+    ------
+    SchemaError
+        If a row's class is not in the taxonomy.
+    """
+    if form == "none":
+        remove(path)
+        return Written()
+    total = Written()
+    with _collection(path) as out:
+        for chunk in _chunks(nuclei):
+            features, count = _nucleus_features(chunk, taxonomy, slide_id, None if form == "points" else max_vertices)
+            _append(out, features, first=total.objects == 0)
+            total += count
+    return total
+
+
+def write_regions_geojson(path: Path, regions: gpd.GeoDataFrame, *, taxonomy: Taxonomy, slide_id: str) -> Written:
+    """Write regions as locked QuPath annotations that carry their TIL scores as measurements.
+
+    Parameters
+    ----------
+    path : Path
+        ``<slide_id>.regions.geojson``; compressed if it ends in ``.gz``.
+    regions : GeoDataFrame
+        Rows of ``regions.parquet``.
+    taxonomy : Taxonomy
+        Names and colors of the classes.
+    slide_id : str
+        Part of every object's id.
+
+    Returns
+    -------
+    Written
+        Counts of objects written, repaired and dropped.
+
+    Raises
+    ------
+    SchemaError
+        If a row's class is not in the taxonomy.
+    """
+    names = dict(REGION_MEASUREMENTS)
+    names |= {f"n_{c.name}": f"Num {c.name} nuclei" for c in taxonomy.nuclei if f"n_{c.name}" not in names}
+    total = Written()
+    with _collection(path) as out:
+        for chunk in _chunks(regions):
+            shapes, repaired = safe_regions(np.asarray(chunk.geometry, dtype=object))
+            classes = _classes(chunk["class_id"], {c.id: c for c in taxonomy.regions}, taxonomy)
+            columns = zip(chunk["region_id"].tolist(), shapes, classes, _measurements(chunk, names), strict=True)
+            features = [_region_feature(slide_id, *row) for row in columns if row[1] is not None]
+            _append(out, features, first=total.objects == 0)
+            total += Written(len(features), int(repaired.sum()), len(chunk) - len(features))
+    return total
+
+
+@contextmanager
+def _collection(path: Path) -> Iterator[BinaryIO]:
+    """Open a FeatureCollection whose bytes depend on nothing but its content."""
+    with atomic_path(path) as temporary, temporary.open("wb") as raw:
+        if path.suffix == ".gz":
+            with gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as packed:
+                yield from _framed(cast("BinaryIO", packed))
+        else:
+            yield from _framed(raw)
+
+
+def _framed(out: BinaryIO) -> Iterator[BinaryIO]:
+    out.write(b'{"type":"FeatureCollection","features":[\n')
+    yield out
+    out.write(b"\n]}\n")
+
+
+def _append(out: BinaryIO, features: Sequence[dict[str, Any]], *, first: bool) -> None:
+    if features:
+        body = orjson.dumps(features, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        out.write(body if first else b",\n" + body)
+
+
+def _chunks(table: gpd.GeoDataFrame | Iterable[gpd.GeoDataFrame]) -> Iterator[gpd.GeoDataFrame]:
+    for part in [table] if isinstance(table, pd.DataFrame) else table:
+        for start in range(0, len(part), _CHUNK_ROWS):
+            yield part.iloc[start : start + _CHUNK_ROWS]
+
+
+def _nucleus_features(
+    chunk: gpd.GeoDataFrame, taxonomy: Taxonomy, slide_id: str, max_vertices: int | None
+) -> tuple[list[dict[str, Any]], Written]:
+    shapes = np.asarray(chunk.geometry, dtype=object)
+    safe, repaired = safe_nuclei(shapes, max_vertices=max_vertices or 64)
+    geometries = _points(safe) if max_vertices is None else _polygons(safe)
+    classes = _classes(chunk["class_id"], {c.id: c for c in taxonomy.nuclei}, taxonomy)
+    looks = {c.id: {"name": c.qupath, "color": qupath_color(c)} for c in taxonomy.nuclei}
+    rows = zip(
+        chunk["nucleus_id"].tolist(), geometries, classes, _measurements(chunk, NUCLEUS_MEASUREMENTS), strict=True
+    )
+    features = [
+        {
+            "type": "Feature",
+            "id": object_uuid(slide_id, "nucleus", number),
+            "geometry": geometry,
+            "properties": {
+                "objectType": "detection",
+                "classification": looks[kind.id],
+                "measurements": measurements,
+            },
+        }
+        for number, geometry, kind, measurements in rows
+        if geometry is not None
+    ]
+    return features, Written(len(features), int(repaired.sum()), len(chunk) - len(features))
+
+
+def _polygons(shapes: Shapes) -> Iterator[dict[str, Any] | None]:
+    """Give simple polygons as GeoJSON whose coordinates are views of one array: orjson writes those fastest."""
+    points = shapely.get_coordinates(shapes)
+    ends = np.cumsum(shapely.get_num_coordinates(shapes)).tolist()
+    start = 0
+    for end in ends:
+        yield {"type": "Polygon", "coordinates": [points[start:end]]} if end > start else None
+        start = end
+
+
+def _points(shapes: Shapes) -> Iterator[dict[str, Any] | None]:
+    """Give centroids, which is what QuPath itself counts by."""
+    for x, y in np.round(shapely.get_coordinates(_filled_centroids(shapes)), 1).tolist():
+        yield None if math.isnan(x) else {"type": "Point", "coordinates": [x, y]}
+
+
+def _filled_centroids(shapes: Shapes) -> Any:
+    centroids = np.asarray(shapely.centroid(shapes), dtype=object)
+    centroids[shapely.is_missing(centroids)] = shapely.Point(math.nan, math.nan)
+    return centroids
+
+
+def _region_feature(
+    slide_id: str, number: int, shape: shapely.Geometry, kind: RegionClass, measurements: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "id": object_uuid(slide_id, "region", number),
+        "geometry": _without_extras(shape),
+        "properties": {
+            "objectType": "annotation",
+            "name": str(number),
+            "isLocked": True,
+            "classification": {"name": kind.qupath, "color": qupath_color(kind)},
+            "measurements": measurements,
+            "metadata": {"pathopan_region_id": str(number), "pathopan_class": kind.name},
+        },
+    }
+
+
+def _without_extras(shape: shapely.Geometry) -> dict[str, Any]:
+    mapping = shapely.geometry.mapping(shape)
+    return {"type": mapping["type"], "coordinates": mapping["coordinates"]}
+
+
+def _classes(ids: pd.Series, known: Mapping[int, Any], taxonomy: Taxonomy) -> list[Any]:
+    unknown = sorted(set(ids.unique().tolist()) - set(known))
+    if unknown:
+        msg = f"class ids {unknown} are not in taxonomy {taxonomy.name!r}, which has {sorted(known)}"
+        raise SchemaError(msg)
+    return [known[value] for value in ids.tolist()]
+
+
+def _measurements(chunk: pd.DataFrame, names: Mapping[str, str]) -> Iterator[dict[str, float]]:
+    """Give each row's finite numbers under the names that QuPath shows; a missing value is left out."""
+    found = [column for column in names if column in chunk.columns]
+    shown = [names[column] for column in found]
+    values = [_rounded(chunk[column]) for column in found]
+    for row in zip(*values, strict=True):
+        yield {name: value for name, value in zip(shown, row, strict=True) if math.isfinite(value)}
+
+
+def _rounded(values: pd.Series) -> list[float]:
+    """Round to six significant digits, which halves the file and is more than was measured."""
+    if values.dtype.kind in "iub":
+        return values.tolist()
+    numbers = values.to_numpy(np.float64, na_value=np.nan)
+    finite = np.isfinite(numbers) & (numbers != 0)
+    digits = _SIGNIFICANT - 1 - np.floor(np.log10(np.abs(numbers), where=finite, out=np.zeros_like(numbers)))
+    factor = 10.0 ** np.clip(digits, -12, 12)
+    return np.where(finite, np.round(numbers * factor) / factor, numbers).tolist()

@@ -1,0 +1,160 @@
+"""Tables on disk: GeoParquet 1.1 for shapes, plain Parquet for scores, and CSV for people. Checked both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+
+from pathopan.errors import ResultError
+from pathopan.files import atomic_path
+from pathopan.tables import Schema
+
+Bounds = tuple[float, float, float, float]
+
+_ROW_GROUP = 20_000
+_COVERING = "bbox"
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_geoparquet(path: Path, table: gpd.GeoDataFrame, *, schema: Schema) -> None:
+    """Write shapes in level-0 pixels as GeoParquet 1.1: no coordinate system, a bounding box per row, Zstd.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced as a whole, or not at all.
+    table : GeoDataFrame
+        Its coordinate system is dropped: pixels have none.
+    schema : Schema
+        What the table must hold.
+
+    Raises
+    ------
+    SchemaError
+        If it does not.
+    """
+    checked = schema.check(table).set_crs(None, allow_override=True)
+    with atomic_path(path) as temporary:
+        checked.to_parquet(
+            temporary,
+            index=False,
+            compression="zstd",
+            schema_version="1.1.0",
+            write_covering_bbox=True,
+            row_group_size=_ROW_GROUP,
+        )
+
+
+def read_geoparquet(path: Path, *, schema: Schema, bounds_l0: Bounds | None = None) -> gpd.GeoDataFrame:
+    """Read shapes, all of them or those whose bounding box meets a rectangle.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `write_geoparquet` made.
+    schema : Schema
+        What the table must hold.
+    bounds_l0 : (float, float, float, float), optional
+        ``x0, y0, x1, y1`` in level-0 pixels; other row groups are not even read.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing or is not GeoParquet.
+    SchemaError
+        If its columns are not those of the schema.
+    """
+    try:
+        table = gpd.read_parquet(path, bbox=bounds_l0)
+    except (OSError, ValueError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from error
+    return schema.check(table)
+
+
+def iter_geoparquet(path: Path, *, schema: Schema, rows: int = _ROW_GROUP) -> Iterator[gpd.GeoDataFrame]:
+    """Read shapes part by part, so that memory is bounded whatever the slide.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `write_geoparquet` made.
+    schema : Schema
+        What the table must hold.
+    rows : int
+        Of a part, at most.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing or is not Parquet.
+    SchemaError
+        If its columns are not those of the schema.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if name != _COVERING]
+            for batch in file.iter_batches(batch_size=rows, columns=names):
+                frame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
+                shapes = shapely.from_wkb(frame["geometry"].to_numpy())
+                yield schema.check(frame.set_geometry(gpd.GeoSeries(shapes, crs=None)))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from error
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without shapes: ``.parquet`` as it is, ``.csv`` for people.
+
+    In CSV an empty value is an empty cell, and a text that a spreadsheet would run as a formula (it starts with one of
+    ``= + - @``) is preceded by an apostrophe, for slide names come from elsewhere.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.parquet`` or ``.csv``; replaced as a whole, or not at all.
+    table : DataFrame
+        Its index is not written.
+    """
+    with atomic_path(path) as temporary:
+        if path.suffix == ".csv":
+            _without_formulas(table).to_csv(temporary, index=False, lineterminator="\n")
+        else:
+            table.to_parquet(temporary, index=False, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table that `write_table` made.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing or cannot be read.
+    """
+    try:
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (OSError, ValueError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from error
+
+
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    safe = table.rename(columns=lambda name: _defused(name))
+    for name in safe.columns[[dtype.kind in "OU" or pd.api.types.is_string_dtype(dtype) for dtype in safe.dtypes]]:
+        safe[name] = np.array([_defused(value) for value in safe[name]], dtype=object)
+    return safe
+
+
+def _defused(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+
+
+def _unreadable(path: Path, error: Exception) -> ResultError:
+    state = "cannot be read" if path.exists() else "is missing"
+    return ResultError(f"{path} {state}: run this slide again, or restore the file ({type(error).__name__}: {error})")
