@@ -1,1 +1,67 @@
-"""."""
+"""Other people's ground truth as one type, :class:`~pathopan.datasets.sample.Sample`.
+
+>>> from pathopan.datasets import read_dataset
+>>> samples = read_dataset("bcss", "path/to/BCSS")                     # doctest: +SKIP
+
+Each reader is a generator ``read(root, ...)`` that maps the set's labels through the taxonomy, and says in the sample
+what the set did not annotate. Licence and citation travel with every sample.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from pathopan.datasets import (
+    bcss,
+    brca_m2c,
+    consep,
+    dsb2018,
+    lizard,
+    monuseg,
+    nucls,
+    pannuke,
+    panoptils,
+    qupath,
+    tiger,
+)
+from pathopan.datasets.sample import Sample, Source
+from pathopan.errors import DatasetError
+
+Reader = Callable[[Path], Iterator[Sample]]
+
+READERS: Mapping[str, Reader] = {
+    "bcss": bcss.read,
+    "brca_m2c": brca_m2c.read,
+    "conic": lizard.read_conic,
+    "consep": consep.read,
+    "dsb2018": dsb2018.read,
+    "lizard": lizard.read,
+    "monusac": monuseg.read_monusac,
+    "monuseg": monuseg.read,
+    "nucls": nucls.read,
+    "pannuke": pannuke.read,
+    "panoptils": panoptils.read,
+    "qupath": qupath.read,
+    "tiger": tiger.read,
+}
+"""Name -> reader with its defaults; for its options call the module's own function."""
+
+__all__ = ["READERS", "Sample", "Source", "read_dataset"]
+
+
+def read_dataset(name: str, root: Path | str) -> Iterator[Sample]:
+    """Yield the samples of a data set, by its name.
+
+    Raises
+    ------
+    DatasetError
+        If no reader has that name, and whatever the reader raises.
+    """
+    if name not in READERS:
+        near = difflib.get_close_matches(name, READERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        msg = f"no reader for data set {name!r}{hint} Known: {', '.join(READERS)}"
+        raise DatasetError(msg)
+    return READERS[name](Path(root))

@@ -1,0 +1,127 @@
+"""Outlined, boxed or dotted nuclei to an instance map and a nucleus table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import shapely
+
+from pathopan.contours import paint
+from pathopan.datasets.sample import Sample, empty_nuclei
+from pathopan.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Nucleus:
+    """One annotated nucleus, in image pixels; a Point where nobody drew its outline."""
+
+    shape: shapely.Polygon | shapely.MultiPolygon | shapely.Point
+    class_id: int
+
+    @property
+    def outlined(self) -> bool:
+        """Whether there is an outline."""
+        return bool(self.shape.area > 0)
+
+
+def paint_nuclei(
+    nuclei: Sequence[Nucleus], *, shape: tuple[int, int]
+) -> tuple[pd.DataFrame, npt.NDArray[np.int32] | None]:
+    """List nuclei and paint their outlines, smaller ones on top.
+
+    Parameters
+    ----------
+    nuclei : sequence of Nucleus
+        Those whose centre lies outside the image are left out of the table, and painted where they reach in.
+    shape : (int, int)
+        Rows and columns of the image.
+
+    Returns
+    -------
+    table : DataFrame
+        As :class:`pathopan.datasets.sample.Sample` wants it; ids are positions in ``nuclei`` + 1.
+    instances : (Y, X) int32 or None
+        ``None`` if a nucleus inside the image has no outline: a map with gaps would teach background.
+    """
+    centres = np.array([[n.shape.centroid.x, n.shape.centroid.y] for n in nuclei]).reshape(-1, 2)
+    inside = np.all((centres >= 0) & (centres < [shape[1], shape[0]]), axis=1)
+    whole = all(nuclei[i].outlined for i in np.flatnonzero(inside).tolist())
+    instances = None
+    painted = np.zeros(len(nuclei) + 1, dtype=np.bool_)
+    if whole:
+        order = sorted((n.shape.area, i) for i, n in enumerate(nuclei) if n.outlined)
+        instances = paint([(nuclei[i].shape, i + 1) for _, i in order], shape=shape)
+        painted[np.unique(instances)] = True
+    rows = np.flatnonzero(inside | painted[1:])
+    if len(rows) == 0:
+        return empty_nuclei(), instances
+    table = pd.DataFrame(
+        {
+            "x_px": centres[rows, 0],
+            "y_px": centres[rows, 1],
+            "class_id": np.array([nuclei[i].class_id for i in rows.tolist()], dtype=np.int64),
+            "instance_id": np.where(painted[rows + 1], rows + 1, 0),
+        }
+    )
+    return table, instances
+
+
+def polygon_of(xs: str, ys: str, *, path: Path) -> shapely.Polygon | None:
+    """Build an outline from two comma-separated lists of numbers; ``None`` if it encloses nothing.
+
+    Raises
+    ------
+    DatasetError
+        If the lists hold no numbers or differ in length.
+    """
+    try:
+        ring = [(float(x), float(y)) for x, y in zip(xs.split(","), ys.split(","), strict=True)]
+    except ValueError as error:
+        msg = f"{path}: coords_x and coords_y must be equally long lists of numbers: {error}"
+        raise DatasetError(msg) from error
+    return close_ring(ring)
+
+
+def close_ring(ring: Sequence[tuple[float, float]]) -> shapely.Polygon | None:
+    """Build a valid polygon, the largest piece of what the ring encloses; ``None`` if it encloses nothing."""
+    if len(ring) < 3:
+        return None
+    parts = shapely.get_parts(shapely.make_valid(shapely.Polygon(ring)))
+    polygons = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
+    return max(polygons, key=lambda part: part.area) if polygons else None
+
+
+def crop_sample(sample: Sample, *, box: tuple[int, int, int, int]) -> Sample:
+    """Cut a sample to ``(x0, y0, x1, y1)`` pixels; nuclei whose centre and outline lie outside are dropped.
+
+    Raises
+    ------
+    DatasetError
+        If nothing of the image lies in the box.
+    """
+    height, width = sample.image.shape[:2]
+    x0, y0, x1, y1 = max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])
+    if x0 >= x1 or y0 >= y1:
+        where = f"{sample.source.name} {sample.sample_id}"
+        msg = f"{where}: the labelled area {box} lies outside the {width} x {height} image"
+        raise DatasetError(msg)
+    window = np.s_[y0:y1, x0:x1]
+    instances = None if sample.instances is None else sample.instances[window]
+    nuclei = sample.nuclei.assign(x_px=sample.nuclei["x_px"] - x0, y_px=sample.nuclei["y_px"] - y0)
+    inside = nuclei["x_px"].between(0, x1 - x0, inclusive="left") & nuclei["y_px"].between(0, y1 - y0, inclusive="left")
+    if instances is not None:
+        there = nuclei["instance_id"].isin(np.unique(instances[instances > 0]))
+        nuclei = nuclei.assign(instance_id=nuclei["instance_id"].where(there, 0))
+        inside |= there
+    return replace(
+        sample,
+        image=sample.image[window],
+        nuclei=nuclei[inside].reset_index(drop=True),
+        instances=instances,
+        region=None if sample.region is None else sample.region[window],
+    )

@@ -1,0 +1,133 @@
+"""PanopTILs: regions and nuclei of breast carcinomas together (Liu et al., npj Breast Cancer 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from pathopan.classes import BREAST, Taxonomy
+from pathopan.datasets.files import list_files, named_mpp, partner, read_channels, read_table, tcga_patient
+from pathopan.datasets.labels import NUCLS_NUCLEI, Wishes, look_up, map_codes, nucleus_ids, region_ids
+from pathopan.datasets.outlines import Nucleus, crop_sample, paint_nuclei, polygon_of
+from pathopan.datasets.sample import Sample, Source, read_rgb, require_folder
+from pathopan.errors import DatasetError
+
+SOURCE = Source(
+    name="PanopTILs",
+    licence="CC0-1.0",
+    citation="Liu et al., A panoptic segmentation dataset and deep-learning approach for explainable scoring of "
+    "tumor-infiltrating lymphocytes, npj Breast Cancer 10:52, 2024",
+    organ="breast",
+)
+MPP = 0.25
+REGIONS: dict[int, tuple[str, ...]] = {
+    0: (),  # excluded
+    1: ("tumor",),  # with DCIS, metaplasia and angioinvasion: the set does not tell them apart
+    2: ("stroma",),
+    3: ("dense",),
+    4: ("normal", "other"),
+    5: ("other",),  # necrosis, secretions, mucin and lymphatics in one
+    6: ("blood", "other"),
+    7: ("other",),
+    8: ("background",),  # whitespace, with fat
+}
+NUCLEI: Wishes = {
+    **NUCLS_NUCLEI,
+    "CancerEpithelium": ("tumor",),
+    "StromalCellNOS": ("stromal",),
+    "ActiveStromalCellNOS": ("stromal",),
+    "TILsCell": ("lymphocyte", "til"),
+    "ActiveTILsCell": ("plasma_cell", "til"),
+    "NormalEpithelium": ("normal_epithelium", "other"),
+    "OtherCell": ("other",),
+    "UnknownOrAmbiguousCell": (),
+    "EXCLUDE": (),
+    "BACKGROUND": (),
+    "tumor_nonMitotic": ("tumor",),
+    "tumor_mitotic": ("tumor",),
+    "nonTILnonMQ_stromal": ("stromal",),
+    "other_nucleus": ("other",),
+    "AMBIGUOUS": (),
+}
+EXCLUDED_NUCLEI = 0
+"""Nucleus code of pixels outside the field that was annotated; background inside it has a code of its own."""
+
+Labels = Literal["raw_group", "group"]
+
+
+def read(
+    root: Path, *, labels: Labels = "raw_group", crop: bool = True, taxonomy: Taxonomy = BREAST
+) -> Iterator[Sample]:
+    """Yield the tiles with region maps, nucleus outlines and classes.
+
+    Parameters
+    ----------
+    root : Path
+        Either release: ``ManualNucleiManualRegions`` (``rgbs/ masks/ csv/``) or the bootstrap release (the same three
+        folders, or a ``tcga/`` with them).
+    labels : str
+        Column that gives a nucleus its class. ``group`` is the release's final label; in the bootstrap release it was
+        made to fit the region, so that a lymphocyte inside tumor became a cancer cell. ``raw_group`` is the label
+        before that step, and the default, since intra-tumoral TILs would otherwise be taught away.
+    crop : bool
+        Cut tiles to the field in which nuclei were annotated, where it is smaller than the tile.
+    taxonomy : Taxonomy
+        Classes are found by name, then by role.
+
+    Raises
+    ------
+    DatasetError
+        If a folder is missing, or a tile has no mask or table, or they do not fit.
+    UnknownLabel
+        If a mask or a table holds a label that PanopTILs does not have.
+    """
+    base = root / "tcga" if (root / "tcga").is_dir() else root
+    require_folder(base, "rgbs", "masks", "csv")
+    for path in list_files(base / "rgbs", "*.png"):
+        mask_path = partner(path, folder=base / "masks", suffix=".png")
+        table_path = partner(path, folder=base / "csv", suffix=".csv")
+        image, mask = read_rgb(path), read_channels(mask_path, channels=3)
+        if mask.shape[:2] != image.shape[:2]:
+            msg = f"{mask_path}: is {mask.shape[:2]}, its image {image.shape[:2]}"
+            raise DatasetError(msg)
+        table = read_table(table_path, columns=("coords_x", "coords_y", labels))
+        nuclei, instances = paint_nuclei(
+            _nuclei(table, nucleus_ids(NUCLEI, taxonomy), labels, table_path), shape=image.shape[:2]
+        )
+        codes = region_ids({str(code): wish for code, wish in REGIONS.items()}, taxonomy)
+        sample = Sample(
+            sample_id=path.stem,
+            image=image,
+            mpp=named_mpp(path.name, otherwise=MPP),
+            group=tcga_patient(path.name) or path.stem,
+            source=SOURCE,
+            nuclei=nuclei,
+            instances=instances,
+            region=map_codes(mask[..., 0], {int(c): i for c, i in codes.items()}, path=mask_path),
+            notes={"nucleus labels": labels},
+        )
+        yield crop_sample(sample, box=_annotated(mask[..., 1])) if crop else sample
+
+
+def _nuclei(table: pd.DataFrame, ids: dict[str, int], labels: str, path: Path) -> list[Nucleus]:
+    found = []
+    for label, xs, ys in table[[labels, "coords_x", "coords_y"]].itertuples(index=False):
+        name = str(label).removeprefix("correction_")
+        if name.startswith("fov"):
+            continue
+        outline = polygon_of(str(xs), str(ys), path=path)
+        if outline is not None:
+            found.append(Nucleus(outline, look_up(name, ids, path=path)))
+    return found
+
+
+def _annotated(codes: np.ndarray) -> tuple[int, int, int, int]:
+    """Bound the pixels that are not excluded; the whole tile if all are."""
+    rows, columns = (np.flatnonzero((codes != EXCLUDED_NUCLEI).any(axis=axis)) for axis in (1, 0))
+    if len(rows) == 0:
+        return 0, 0, codes.shape[1], codes.shape[0]
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
