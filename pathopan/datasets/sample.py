@@ -52,6 +52,9 @@ class Sample:
         Region class ids; 0 is unlabelled.
     region_derived : bool
         True where the region map was computed from nuclei rather than drawn by a person.
+    labelled_nuclei : tuple of int, optional
+        Nucleus class ids of which every nucleus was annotated; ``None`` is all classes, an empty tuple none at all, so
+        that the absence of rows in ``nuclei`` says nothing.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class Sample:
     region: npt.NDArray[np.uint8] | None = None
     region_derived: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
+    labelled_nuclei: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that the maps belong to the image."""

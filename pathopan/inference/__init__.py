@@ -1,1 +1,1 @@
-"""."""
+"""Stream tiles through the network. The only room with threads."""

@@ -152,12 +152,17 @@ def build_label_levels(levels: Sequence[zarr.Array], *, method: Literal["mode", 
     -----
     Memory: a block of four chunks. Blocks that are wholly 0 are not written.
     """
-    reduce = _mode_of_four if method == "mode" else _one_of_four
     for fine, coarse in pairwise(levels):
         for rows, columns in _blocks(coarse):
             block = fine[rows.start * 2 : rows.stop * 2, columns.start * 2 : columns.stop * 2]
             if block.any():
-                coarse[rows, columns] = reduce(_even(block))
+                coarse[rows, columns] = halve_labels(block, method=method)
+
+
+def halve_labels(labels: LabelArray, *, method: Literal["mode", "nearest"]) -> LabelArray:
+    """Make a label map half as wide and high, rounded up."""
+    reduce = _mode_of_four if method == "mode" else _one_of_four
+    return reduce(_even(labels))
 
 
 def _count_levels(shape: tuple[int, int]) -> int:

@@ -6,24 +6,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pathopan.slide.stain import HED_FROM_RGB, STAINS_RGB, optical_density
+
 Rgb = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
-
-HED_FROM_RGB = np.linalg.inv(
-    np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], dtype=np.float32)
-).astype(np.float32)
-"""Optical density to hematoxylin, eosin and residual (Ruifrok & Johnston, Anal Quant Cytol Histol 23:291, 2001)."""
-
-RGB_FROM_HED = np.linalg.inv(HED_FROM_RGB).astype(np.float32)
 
 
 def jitter_stain(image: Rgb, rng: np.random.Generator, *, strength: float = 0.25) -> Rgb:
     """Scale and shift the hematoxylin and eosin densities, as another laboratory would (Tellez et al. 2018)."""
-    density = -np.log((image.astype(np.float32) + 1) / 256)
-    stains = density @ HED_FROM_RGB
+    stains = optical_density(image) @ HED_FROM_RGB
     scale = rng.uniform(1 - strength, 1 + strength, 3).astype(np.float32)
     shift = rng.uniform(-0.2 * strength, 0.2 * strength, 3).astype(np.float32)
-    jittered = np.exp(-((stains * scale + shift) @ RGB_FROM_HED)) * 256 - 1
+    jittered = np.exp(-((stains * scale + shift) @ STAINS_RGB)) * 256 - 1
     return np.clip(jittered, 0, 255).astype(np.uint8)
 
 

@@ -34,7 +34,7 @@ class Recipe:
     ema_decay: float = 0.995  # of the weights that ship
     seed: int = 0
     mpp: float = 0.5
-    step_px: int = 896  # write window of a tile
+    step_px: int = 1024  # write window of a tile
     halo_px: int = 64
     architecture: str = "PanopticNet"
     arguments: dict[str, Any] = field(default_factory=dict)

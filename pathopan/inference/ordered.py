@@ -1,0 +1,50 @@
+"""The one concurrency primitive: map in threads, with a bounded look-ahead and the order kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+def ordered_map(
+    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, workers: int, ahead: int | None = None
+) -> Iterator[ResultT]:
+    """Apply a function to each item in threads; yield the results in the items' order.
+
+    Parameters
+    ----------
+    function : callable
+        Must not depend on the order of its calls. An exception surfaces when its item's turn comes.
+    items : iterable
+        Drawn from the caller's thread, at most ``ahead`` items before they are needed: this bounds the memory.
+    workers : int
+        Threads; 0 is plain ``map``.
+    ahead : int, optional
+        Items in flight; one more than ``workers`` by default.
+
+    Examples
+    --------
+    >>> list(ordered_map(lambda x: x * x, range(4), workers=2))
+    [0, 1, 4, 9]
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    ahead = workers + 1 if ahead is None else ahead
+    pending: deque[Future[ResultT]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

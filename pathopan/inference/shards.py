@@ -1,0 +1,81 @@
+"""Predictions of consecutive tiles on disk: what is written stays written, whatever happens next.
+
+A shard is ``NNNNN.parquet`` (its nuclei) and ``NNNNN.regions`` (the region maps of its tiles, compressed). The parquet
+file is written last: a shard whose parquet exists is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from numcodecs.blosc import Blosc
+
+from pathopan.errors import ResultError
+from pathopan.files import atomic_path
+from pathopan.inference.predict import TilePrediction
+
+_CODEC = Blosc(cname="zstd", clevel=3, shuffle=Blosc.NOSHUFFLE)
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Which tiles go into which shard: fixed by the list of tiles, so that a restart cuts it alike."""
+
+    tile_indices: tuple[int, ...]
+    shard_tiles: int
+
+    def __len__(self) -> int:
+        """Count the shards."""
+        return -(-len(self.tile_indices) // self.shard_tiles)
+
+    def tiles(self, shard: int) -> tuple[int, ...]:
+        """List the tiles of a shard."""
+        return self.tile_indices[shard * self.shard_tiles : (shard + 1) * self.shard_tiles]
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Name a shard's parquet file."""
+    return folder / f"{shard:05d}.parquet"
+
+
+def write_shard(folder: Path, shard: int, predictions: Sequence[TilePrediction]) -> None:
+    """Write the predictions of a shard's tiles."""
+    target = shard_path(folder, shard)
+    with atomic_path(target.with_suffix(".regions")) as temporary:
+        temporary.write_bytes(_CODEC.encode(np.stack([prediction.region for prediction in predictions])))
+    tables = [prediction.nuclei for prediction in predictions]
+    nuclei = gpd.GeoDataFrame(pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True), crs=None)
+    with atomic_path(target) as temporary:
+        nuclei.to_parquet(temporary, compression="zstd")
+
+
+def read_nuclei(folder: Path, shards: Sequence[int]) -> gpd.GeoDataFrame:
+    """Read the nuclei of shards, in order.
+
+    Raises
+    ------
+    ResultError
+        If a shard is missing.
+    """
+    missing = [shard for shard in shards if not shard_path(folder, shard).is_file()]
+    if missing:
+        msg = f"{folder}: shards {missing[:5]} are missing; run predict again to complete them"
+        raise ResultError(msg)
+    tables = [gpd.read_parquet(shard_path(folder, shard)) for shard in shards]
+    kept = [table for table in tables if len(table)] or tables[:1]
+    return gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=None)
+
+
+def read_regions(folder: Path, plan: ShardPlan, *, step: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Yield each tile's index and (step, step) region map, shard by shard."""
+    for shard in range(len(plan)):
+        tiles = plan.tiles(shard)
+        stored = shard_path(folder, shard).with_suffix(".regions").read_bytes()
+        maps = np.frombuffer(_CODEC.decode(stored), dtype=np.uint8).reshape(len(tiles), step, step)
+        yield from zip(tiles, maps, strict=True)

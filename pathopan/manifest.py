@@ -1,0 +1,170 @@
+"""Which slides to run: files, folders or a manifest, each slide with a name of its own."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pathopan.errors import ManifestError
+from pathopan.slide.open import slide_name
+
+SLIDE_SUFFIXES = frozenset(
+    [
+        ".svs",
+        ".ndpi",
+        ".mrxs",
+        ".scn",
+        ".bif",
+        ".tif",
+        ".tiff",
+        ".vms",
+        ".vmu",
+        ".svslide",
+        ".dcm",
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".bmp",
+        ".btf",
+        ".qptiff",
+    ]
+)
+"""Files in a folder with these endings are slides; a file named on the command line is tried whatever its ending."""
+
+COLUMNS = ("slide_id", "path", "mpp")
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """One slide to run."""
+
+    slide_id: str
+    path: Path
+    mpp: float | None = None  # um per level-0 pixel, in place of what the file says
+
+
+def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: float | None = None) -> list[SlideEntry]:
+    """Turn files, folders and manifests into slides with distinct names.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Slide files, folders of slides, and CSV manifests with the columns ``slide_id, path, mpp`` (only ``path``
+        is needed; relative paths count from the manifest's folder).
+    recursive : bool
+        Look into sub-folders too.
+    slide_mpp : float, optional
+        For slides whose manifest row has none.
+
+    Returns
+    -------
+    list of SlideEntry
+        Sorted by name. Slides with equal file names are told apart by their folder, then by their ending.
+
+    Raises
+    ------
+    ManifestError
+        If a path does not exist, a manifest cannot be read, no slide is found, or two slides would share a name.
+    """
+    entries: list[SlideEntry] = []
+    for path in paths:
+        if path.is_dir():
+            entries += [SlideEntry("", file) for file in _slides_in(path, recursive=recursive)]
+        elif path.suffix.lower() == ".csv":
+            entries += read_manifest(path)
+        elif path.exists():
+            entries.append(SlideEntry("", path))
+        else:
+            msg = f"{path}: no such file or folder"
+            raise ManifestError(msg)
+    if not entries:
+        hint = "" if recursive else "; use --recursive to look into sub-folders"
+        msg = f"no slides found in {', '.join(map(str, paths))}{hint}"
+        raise ManifestError(msg)
+    unique = {(entry.path.resolve(), entry.slide_id): entry for entry in entries}
+    named = _name(list(unique.values()))
+    return [replace(entry, mpp=slide_mpp) if entry.mpp is None else entry for entry in named]
+
+
+def _slides_in(folder: Path, *, recursive: bool) -> list[Path]:
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(path for path in found if path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith("."))
+
+
+def read_manifest(path: Path) -> list[SlideEntry]:
+    """Read a CSV with the columns ``path`` and, optionally, ``slide_id`` and ``mpp``.
+
+    Raises
+    ------
+    ManifestError
+        If it cannot be read, has no ``path`` column, a row without a path, or an mpp that is no number.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            header, rows = [name.strip() for name in reader.fieldnames or []], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path}: cannot be read as a manifest: {error}"
+        raise ManifestError(msg) from error
+    if "path" not in header or len(set(header)) < len(header):
+        msg = f"{path}: a manifest needs a column 'path', each once; it has {header}. Known: {COLUMNS}"
+        raise ManifestError(msg)
+    return [_row_entry(path, line, row) for line, row in enumerate(rows, start=2)]
+
+
+def _row_entry(manifest: Path, line: int, row: dict[str, str | None]) -> SlideEntry:
+    cells = {(key or "").strip(): (value or "").strip() if isinstance(value, str) else "" for key, value in row.items()}
+    if not cells["path"]:
+        msg = f"{manifest}, line {line}: no path"
+        raise ManifestError(msg)
+    try:
+        mpp = float(cells["mpp"]) if cells.get("mpp") else None
+    except ValueError as error:
+        msg = f"{manifest}, line {line}: mpp {cells['mpp']!r} is not a number of micrometres per pixel, such as 0.25"
+        raise ManifestError(msg) from error
+    return SlideEntry(safe_id(cells.get("slide_id", "")), manifest.parent / cells["path"], mpp)
+
+
+def safe_id(text: str) -> str:
+    """Keep letters, digits, ``-._`` of a name, so that it can be a folder anywhere; at most 120 characters.
+
+    Examples
+    --------
+    >>> safe_id("../my slide (1)")
+    'my_slide_1'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")[:120]
+
+
+def _name(entries: Iterable[SlideEntry]) -> list[SlideEntry]:
+    """Name slides by file, then by folder and file, then by folder, file and ending, until all differ."""
+    named = sorted(entries, key=lambda entry: (entry.slide_id, str(entry.path)))
+    rules: list[Callable[[Path], str]] = [
+        slide_name,
+        lambda path: f"{path.resolve().parent.name}_{slide_name(path)}",
+        lambda path: f"{path.resolve().parent.name}_{path.name}",
+    ]
+    for rule in rules:
+        named = _apply(rule, named, given={entry.path for entry in entries if entry.slide_id})
+        counts = Counter(entry.slide_id.lower() for entry in named)
+        if max(counts.values()) == 1:
+            return sorted(named, key=lambda entry: entry.slide_id)
+    twice = next(name for name, count in counts.items() if count > 1)
+    files = [str(entry.path) for entry in named if entry.slide_id.lower() == twice]
+    msg = f"slides {files} would all be named {twice!r}; give each a slide_id of its own in a manifest"
+    raise ManifestError(msg)
+
+
+def _apply(rule: Callable[[Path], str], entries: list[SlideEntry], *, given: set[Path]) -> list[SlideEntry]:
+    """Rename the slides whose name is empty or shared, except those that the user named."""
+    counts = Counter(entry.slide_id.lower() for entry in entries)
+    return [
+        entry
+        if entry.path in given or (entry.slide_id and counts[entry.slide_id.lower()] == 1)
+        else replace(entry, slide_id=safe_id(rule(entry.path)) or "slide")
+        for entry in entries
+    ]

@@ -1,0 +1,113 @@
+"""What was run, on what, with which versions and settings: the record that makes a number traceable.
+
+A stage's fingerprint sums up all that its output depends on. A stage whose fingerprint stands in the slide's record and
+whose outputs exist is not run again: that is all there is to resuming.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pathopan.files import atomic_path
+
+PACKAGES = (
+    "pathopan",
+    "numpy",
+    "scipy",
+    "torch",
+    "openvino",
+    "openslide-python",
+    "shapely",
+    "zarr",
+    "opencv-python-headless",
+)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Sum up anything that JSON can hold.
+
+    Examples
+    --------
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """List the versions that a result may depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """Give the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command_line() -> str:
+    """Give the command as it was typed, with the program's name only."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is complete whenever it exists."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; ``None`` if there is no such file or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass
+class SlideRecord:
+    """One slide's ``record.json``: every stage appends its entry."""
+
+    path: Path
+    entries: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> SlideRecord:
+        """Read the record, or start a new one."""
+        stored = read_json(path)
+        return cls(path, stored if isinstance(stored, dict) else {})
+
+    def is_current(self, stage: str, print_: str, outputs: Iterable[Path]) -> bool:
+        """Say whether a stage's output was made from just these inputs and is still there."""
+        entry = self.entries.get("stages", {}).get(stage, {})
+        return entry.get("fingerprint") == print_ and all(path.exists() for path in outputs)
+
+    def finish(self, stage: str, print_: str, *, seconds: float, notes: dict[str, Any] | None = None) -> None:
+        """Enter a finished stage."""
+        entry = {"fingerprint": print_, "finished": now(), "seconds": round(seconds, 3), **(notes or {})}
+        self.entries.setdefault("stages", {})[stage] = entry
+        self.write()
+
+    def notes(self, stage: str) -> dict[str, Any]:
+        """Give what a stage noted."""
+        entry: dict[str, Any] = self.entries.get("stages", {}).get(stage, {})
+        return entry
+
+    def write(self) -> None:
+        """Write the record."""
+        write_json(self.path, self.entries)
