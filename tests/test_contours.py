@@ -1,0 +1,78 @@
+import numpy as np
+import shapely
+from hypothesis import given
+from strategies import instance_maps, label_maps
+
+from pathopan.contours import nucleus_polygons, paint, region_polygons
+
+SQUARE = np.array([[0, 0, 0, 0], [0, 7, 7, 0], [0, 7, 7, 0], [0, 0, 0, 3]])
+
+
+def test_outlines_run_along_pixel_borders():
+    ids, polygons = nucleus_polygons(SQUARE)
+    assert ids.tolist() == [3, 7]
+    assert [p.bounds for p in polygons] == [(3, 3, 4, 4), (1, 1, 3, 3)]
+
+
+def test_no_objects_give_no_outlines():
+    ids, polygons = nucleus_polygons(np.zeros((3, 3), int))
+    assert (len(ids), len(polygons)) == (0, 0)
+
+
+def test_a_nucleus_keeps_its_largest_piece_and_no_hole():
+    labels = np.zeros((9, 9), int)
+    labels[1:6, 1:6] = 1
+    labels[3, 3] = 0
+    labels[8, 8] = 1
+    _, (outline,) = nucleus_polygons(labels, tolerance=0)
+    assert outline.bounds == (1, 1, 6, 6)
+    assert not outline.interiors
+
+
+@given(label_maps())
+def test_nucleus_outlines_are_valid_polygons_for_any_shape(labels):
+    ids, polygons = nucleus_polygons(labels)
+    assert set(ids) == set(np.unique(labels)) - {0}
+    assert all(p.geom_type == "Polygon" and p.is_valid and p.area > 0 for p in polygons)
+
+
+@given(instance_maps())
+def test_round_nuclei_come_back_nearly_as_they_were(labels):
+    ids, polygons = nucleus_polygons(labels)
+    for label, polygon in zip(ids, polygons, strict=True):
+        pixels = (labels == label).sum()
+        if pixels >= 20:
+            again = paint([(polygon, 1)], shape=labels.shape)
+            assert (again[labels == label] == 1).mean() > 0.6
+
+
+@given(label_maps())
+def test_region_polygons_and_back_is_the_identity(labels):
+    polygons = region_polygons(labels)
+    assert all(p.is_valid for p in polygons.values())
+    np.testing.assert_array_equal(paint(((p, i) for i, p in polygons.items()), shape=labels.shape), labels)
+
+
+@given(label_maps())
+def test_region_areas_are_pixel_counts(labels):
+    for label, polygon in region_polygons(labels).items():
+        assert polygon.area == (labels == label).sum()
+
+
+def test_regions_keep_their_holes():
+    labels = np.ones((5, 5), int)
+    labels[2, 2] = 0
+    assert region_polygons(labels)[1].area == 24
+
+
+def test_earlier_polygons_win_where_two_overlap():
+    two = [(shapely.box(0, 0, 2, 1), 1), (shapely.box(1, 0, 3, 1), 2)]
+    assert paint(two, shape=(1, 4)).tolist() == [[1, 1, 2, 0]]
+
+
+def test_painting_in_another_frame():
+    assert paint([(shapely.box(10, 20, 11, 21), 4)], shape=(2, 2), origin=(9, 20)).tolist() == [[0, 4], [0, 0]]
+
+
+def test_painting_nothing_gives_zeros():
+    assert paint([], shape=(2, 3)).tolist() == [[0, 0, 0], [0, 0, 0]]
