@@ -118,7 +118,7 @@ def read_conic(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
     images_path = first_existing((root / "images.npy",), what="CoNIC's images")
     labels_path = first_existing((root / "labels.npy",), what="CoNIC's labels")
     images, labels = load_array(images_path, ndim=4), load_array(labels_path, ndim=4)
-    names = _patch_names(root / "patch_info.csv", len(images))
+    names = _sample_names(root / "patch_info.csv", len(images))
     if not len(images) == len(labels) == len(names):
         msg = f"{root}: {len(images)} images, {len(labels)} labels and {len(names)} patch names"
         raise DatasetError(msg)
@@ -136,7 +136,7 @@ def read_conic(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
         )
 
 
-def _patch_names(path: Path, count: int) -> list[str]:
+def _sample_names(path: Path, count: int) -> list[str]:
     if not path.exists():
         return [f"patch{index:05d}" for index in range(count)]
     table = read_table(path, columns=("patch_info",))

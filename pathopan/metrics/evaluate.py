@@ -13,11 +13,12 @@ import pandas as pd
 from pathopan.classes import Taxonomy
 from pathopan.metrics.agreement import bootstrap_counts
 from pathopan.metrics.detection import RADIUS_UM
-from pathopan.metrics.measure import ALL, build_scene, measure, nucleus_confusion, region_confusion
+from pathopan.metrics.measure import ALL, build_scene, classes_present, measure, nucleus_confusion, region_confusion
 from pathopan.metrics.prediction import Prediction, Truth, read_prediction
 
 CLASS_MEAN = "mean"
-"""Row of a metric's plain mean over classes: of ``class_pq`` it is mPQ+ (CoNIC), of ``class_f1`` the mean class F1."""
+"""Row of a metric's plain mean over the classes that occur in the truth: of ``class_pq`` it is mPQ+ (CoNIC), of
+``class_f1`` the mean class F1."""
 _AVERAGED = ("class_f1", "class_pq", "hovernet_fc", "region_dice", "region_iou", "panoptic_pq")
 
 
@@ -97,16 +98,18 @@ def evaluate(
     nuclei together. ``derived_`` in front marks region truth that was computed and not drawn.
     """
     rows: list[tuple[str, str, str, str, float, float]] = []
+    present: set[str] = set()
     nuclei: list[pd.DataFrame] = []
     regions: list[pd.DataFrame] = []
     for truth, pred in pairs:
         scene = build_scene(truth, pred, taxonomy=taxonomy, radius_um=radius_um)
         rows += [(truth.sample_id, truth.group, r.metric, r.cls, r.above, r.below) for r in measure(scene)]
+        present |= classes_present(truth, taxonomy)
         nuclei.append(nucleus_confusion(scene))
         regions.append(region_confusion(scene))
     parts = pd.DataFrame(rows, columns=["sample_id", "group", "metric", "class", "above", "below"])
     return EvaluationResult(
-        summary=_summarise(parts, resamples=resamples, seed=seed),
+        summary=_summarise(parts, present, resamples=resamples, seed=seed),
         images=_per_image(parts),
         nucleus_confusion=_add_up(nuclei),
         region_confusion=_add_up(regions),
@@ -145,13 +148,14 @@ def _per_image(parts: pd.DataFrame) -> pd.DataFrame:
     return wide[list(dict.fromkeys(column))].reset_index().rename_axis(columns=None)
 
 
-def _summarise(parts: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
+def _summarise(parts: pd.DataFrame, present: set[str], *, resamples: int, seed: int) -> pd.DataFrame:
     rows = []
     for (metric, cls), part in parts.groupby(["metric", "class"], sort=False):
         rows.append(_row(str(metric), str(cls), part, _ratio, resamples=resamples, seed=seed))
     for metric in dict.fromkeys(parts["metric"]):
-        part = parts[(parts["metric"] == metric) & ~parts["class"].str.contains("+", regex=False)]
-        if metric.removeprefix("derived_") in _AVERAGED:
+        kind = "" if "panoptic" in metric else "region " if "region" in metric else "nucleus "
+        part = parts[(parts["metric"] == metric) & (kind + parts["class"]).isin(present)]
+        if metric.removeprefix("derived_") in _AVERAGED and len(part):
             rows.append(_row(metric, CLASS_MEAN, part, _mean_ratio, resamples=resamples, seed=seed))
     columns = ["metric", "class", "value", "low", "high", "n_images", "n_patients"]
     return pd.DataFrame(rows, columns=columns)

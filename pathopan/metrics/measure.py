@@ -89,6 +89,14 @@ def _points(nuclei: pd.DataFrame, mpp: float) -> LabelledPoints:
     return LabelledPoints(xy_um, placed["class_id"].to_numpy(np.int64))
 
 
+def classes_present(truth: Truth, taxonomy: Taxonomy) -> set[str]:
+    """Name the classes that occur in a truth: ``nucleus NAME`` and ``region NAME``."""
+    nuclei = set(truth.nuclei["class_id"].tolist())
+    regions = set() if truth.region is None else set(np.unique(truth.region).tolist())
+    things = {f"nucleus {c.name}" for c in taxonomy.nuclei if c.id in nuclei}
+    return things | {f"region {c.name}" for c in taxonomy.regions if c.id in regions}
+
+
 def measure(scene: Scene) -> Iterator[Ratio]:
     """Yield every ratio that truth and prediction allow.
 

@@ -21,20 +21,8 @@ IntArray = npt.NDArray[np.integer]
 SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 
 
-class Truth(Protocol):
-    """What evaluation needs of a sample; :class:`pathopan.datasets.sample.Sample` has it."""
-
-    @property
-    def sample_id(self) -> str:
-        """Name, unique in its set."""
-
-    @property
-    def group(self) -> str:
-        """Patient."""
-
-    @property
-    def mpp(self) -> float:
-        """Micrometres per pixel."""
+class Labels(Protocol):
+    """What a data set annotated in one image."""
 
     @property
     def nuclei(self) -> pd.DataFrame:
@@ -55,6 +43,22 @@ class Truth(Protocol):
     @property
     def labelled_nuclei(self) -> tuple[int, ...] | None:
         """Nucleus class ids annotated exhaustively; nothing means all of them."""
+
+
+class Truth(Labels, Protocol):
+    """What evaluation needs of a sample; :class:`pathopan.datasets.sample.Sample` has it."""
+
+    @property
+    def sample_id(self) -> str:
+        """Name, unique in its set."""
+
+    @property
+    def group(self) -> str:
+        """Patient."""
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel."""
 
 
 @dataclass(frozen=True)
