@@ -1,0 +1,153 @@
+"""Pictures of results: region colors and nucleus outlines on the slide, and where TILs are dense. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import shapely
+
+from pathopan.classes import Color
+from pathopan.errors import ShapeMismatch
+
+Rgb = npt.NDArray[np.uint8]
+FloatMap = npt.NDArray[np.float64]
+
+HEAT_STOPS: Sequence[Color] = (
+    (0, 34, 78),
+    (53, 69, 108),
+    (102, 105, 112),
+    (148, 142, 119),
+    (200, 184, 102),
+    (254, 232, 56),
+)
+"""Cividis (Nuñez, Anderton & Renslow, PLoS ONE 2018): even steps, also to color-blind eyes."""
+
+_SUBPIXEL_BITS = 4
+
+
+def blend_regions(
+    picture: Rgb, regions: npt.NDArray[np.uint8], *, colors: Mapping[int, Color], opacity: float = 0.4
+) -> Rgb:
+    """Lay the colors of region classes over a picture.
+
+    Parameters
+    ----------
+    picture : (Y, X, 3) uint8
+        RGB.
+    regions : (Y, X) uint8
+        Class ids on the same pixels; an id without a color stays as the picture is.
+    colors : mapping of int to RGB
+        Color of each class to show.
+    opacity : float
+        0 shows the picture alone, 1 the colors alone.
+
+    Raises
+    ------
+    ShapeMismatch
+        If the two differ in size.
+
+    Examples
+    --------
+    >>> grey = np.full((1, 2, 3), 100, np.uint8)
+    >>> blend_regions(grey, np.array([[0, 1]], np.uint8), colors={1: (200, 0, 0)}, opacity=0.5).tolist()
+    [[[100, 100, 100], [150, 50, 50]]]
+    """
+    if picture.shape[:2] != regions.shape:
+        msg = f"picture {picture.shape[:2]} and regions {regions.shape} must have the same rows and columns"
+        raise ShapeMismatch(msg)
+    weight = color_table(dict.fromkeys(colors, 1), default=0)[regions].astype(np.float32)[..., None] * opacity
+    painted = color_table(colors, default=(0, 0, 0))[regions]
+    return np.round(picture * (1 - weight) + painted * weight).astype(np.uint8)
+
+
+def color_table(entries: Mapping[int, object], *, default: object) -> npt.NDArray[np.uint8]:
+    """List a value for each of the 256 ids a region map can hold."""
+    return np.array([entries.get(key, default) for key in range(256)], dtype=np.uint8)
+
+
+def draw_outlines(
+    picture: Rgb,
+    nuclei: pd.DataFrame,
+    *,
+    colors: Mapping[int, Color],
+    origin_l0: tuple[float, float] = (0.0, 0.0),
+    scale_l0: tuple[float, float] = (1.0, 1.0),
+    thickness: int = 1,
+) -> Rgb:
+    """Draw each nucleus's outline in the color of its class.
+
+    Parameters
+    ----------
+    picture : (Y, X, 3) uint8
+        RGB; it is not changed.
+    nuclei : DataFrame
+        ``class_id`` and ``geometry`` (polygons in level-0 pixels).
+    colors : mapping of int to RGB
+        Color of each class to show.
+    origin_l0 : (float, float)
+        x and y of the picture's corner in level-0 pixels.
+    scale_l0 : (float, float)
+        Level-0 pixels per pixel of the picture, along x and y.
+    thickness : int
+        Of the line, in pixels of the picture.
+
+    Returns
+    -------
+    (Y, X, 3) uint8
+    """
+    drawn = np.ascontiguousarray(picture).copy()
+    shapes = np.asarray(nuclei["geometry"], dtype=object)
+    classes = nuclei["class_id"].to_numpy()
+    for key, color in colors.items():
+        rings = shapely.get_exterior_ring(shapely.get_parts(shapes[classes == key]))
+        points = (shapely.get_coordinates(rings) - origin_l0) / scale_l0 - 0.5
+        fixed = np.round(points * 2**_SUBPIXEL_BITS).astype(np.int32)
+        ends = np.concatenate([[0], np.cumsum(shapely.get_num_coordinates(rings))])
+        lines = [fixed[start:end, None] for start, end in pairwise(ends)]
+        cv2.polylines(drawn, lines, True, color, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+    return drawn
+
+
+def density_map(points_px: FloatMap, tissue: npt.NDArray[np.bool_], *, mpp: float, sigma_um: float = 100.0) -> FloatMap:
+    """Smooth points into a density on tissue: a picture to look at, not a score.
+
+    Parameters
+    ----------
+    points_px : (N, 2) float
+        x and y in pixels of the map.
+    tissue : (Y, X) bool
+        Where points may lie.
+    mpp : float
+        Micrometres per pixel.
+    sigma_um : float
+        Width of the Gaussian.
+
+    Returns
+    -------
+    (Y, X) float
+        Points per mm2; NaN off the tissue. Smoothed counts are divided by the smoothed tissue area, so a border does
+        not look empty.
+    """
+    counts = np.zeros(tissue.shape, np.float64)
+    columns, rows = np.floor(np.asarray(points_px, np.float64).reshape(-1, 2)).astype(np.int64).T
+    inside = (rows >= 0) & (columns >= 0) & (rows < tissue.shape[0]) & (columns < tissue.shape[1])
+    np.add.at(counts, (rows[inside], columns[inside]), 1.0)
+    sigma = max(sigma_um / mpp, 0.5)
+    smooth = cv2.GaussianBlur(counts, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    area = cv2.GaussianBlur(tissue.astype(np.float64), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    per_px = np.divide(smooth, area, out=np.full(tissue.shape, np.nan), where=tissue & (area > 0))
+    return np.asarray(per_px / (mpp / 1000.0) ** 2)
+
+
+def heat_colors(values: npt.ArrayLike, *, top: float) -> Rgb:
+    """Color numbers from 0 to ``top`` with Cividis; larger ones get the last color, NaN the first."""
+    share = np.nan_to_num(np.asarray(values, np.float64) / top if top > 0 else np.zeros(np.shape(values)))
+    place = np.clip(share, 0, 1) * (len(HEAT_STOPS) - 1)
+    stops = np.arange(len(HEAT_STOPS))
+    channels = [np.interp(place, stops, [color[channel] for color in HEAT_STOPS]) for channel in range(3)]
+    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
