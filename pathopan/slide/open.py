@@ -104,15 +104,14 @@ def _prefers_tifffile(path: Path) -> bool:
     with path.open("rb") as stream:
         if stream.read(4) not in _TIFF_STARTS:
             return False
+    vendor = openslide.OpenSlide.detect_format(path)
+    if vendor != "generic-tiff":
+        return vendor is None
     try:
         with openslide.OpenSlide(path) as handle:
-            if handle.properties.get(openslide.PROPERTY_NAME_VENDOR) != "generic-tiff":
-                return False
             levels, mpp = handle.level_count, header_mpp(handle.properties)
-    except openslide.OpenSlideUnsupportedFormatError:
-        return True
     except openslide.OpenSlideError:
-        return False
+        return True
     try:
         with tifffile.TiffFile(path) as file:
             description = describe_tiff(path, file)

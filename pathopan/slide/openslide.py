@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import openslide
@@ -15,10 +15,23 @@ from PIL import Image
 from pathopan.errors import UnreadableSlide
 from pathopan.geometry import Window
 from pathopan.slide.base import RgbImage, SlideInfo, settle_mpp
-from pathopan.slide.resample import XY, is_whole, level_downsample, read_window
+from pathopan.slide.resample import WHITE, XY, is_whole, level_downsample, read_window
 
 RESOLUTION_MPP = (0.02, 30.0)
 """Micrometres per pixel that a resolution in a TIFF header can mean on a microscope; 72 dpi would be 353."""
+
+
+_ROUNDING = 1e-6  # of a pixel
+
+
+class _Span(NamedTuple):
+    """One axis of a read: where, and how many pixels lie before, on and after the level."""
+
+    position_l0: int
+    corner: float  # level coordinate of the first pixel, with those before the level
+    before: int
+    length: int
+    after: int
 
 
 class OpenSlideSlide:
@@ -89,29 +102,36 @@ class OpenSlideSlide:
         return read_window(self._read_level, self._downsamples, window, self._info.scale_l0(mpp))
 
     def _read_level(self, level: int, window: Window) -> tuple[RgbImage, XY]:
-        """Read level pixels around a window, and say where exactly their corner lies.
+        """Read level pixels around a window, and say where exactly their corner lies."""
+        x, y = self._locate(level, window.x, window.x1, axis=0), self._locate(level, window.y, window.y1, axis=1)
+        canvas = np.full((y.before + y.length + y.after, x.before + x.length + x.after, 3), WHITE, np.uint8)
+        if x.length and y.length:
+            try:
+                read = self._handle.read_region((x.position_l0, y.position_l0), level, (x.length, y.length))
+            except openslide.OpenSlideError as error:
+                place = f"level-0 pixel ({x.position_l0}, {y.position_l0})"
+                msg = f"{self._info.path}: cannot be read at {place}: {error}. Copy the file again"
+                raise UnreadableSlide(msg) from error
+            canvas[y.before : y.before + y.length, x.before : x.before + x.length] = _on_white(read)
+        return canvas, (x.corner, y.corner)
 
-        OpenSlide takes level-0 positions and divides them by the level's downsample. A position that falls between
-        two level pixels is interpolated, so the nearest whole one is asked for, and what remains is told.
+    def _locate(self, level: int, start: int, stop: int, *, axis: int) -> _Span:
+        """Find what to ask OpenSlide for along one axis, to see a span of level pixels.
+
+        OpenSlide takes level-0 positions and divides them by the level's downsample, as it computes it from the sizes
+        of the levels. A position between two level pixels is interpolated, so the nearest whole one is asked for and
+        what remains is told; negative ones are cut to whole pixels, so none is asked for.
         """
-        x, corner_x, grow_x = self._locate(level, window.x, axis=0)
-        y, corner_y, grow_y = self._locate(level, window.y, axis=1)
-        size = (window.width + grow_x, window.height + grow_y)
-        try:
-            read = self._handle.read_region((x, y), level, size)
-        except openslide.OpenSlideError as error:
-            msg = f"{self._info.path}: cannot be read at level-0 pixel ({x}, {y}): {error}. Copy the file again"
-            raise UnreadableSlide(msg) from error
-        return _on_white(read), (corner_x, corner_y)
-
-    def _locate(self, level: int, start: int, *, axis: int) -> tuple[int, float, int]:
-        """Give the level-0 position to ask for, the level coordinate it means, and the pixels to read more."""
-        shift = self._info.bounds_l0[axis] / self._downsamples[level][axis]
         factor = self._handle.level_downsamples[level]
-        if is_whole(shift) and is_whole(factor):
-            return round((start + round(shift)) * factor), float(start), 0
-        position = round((start + int(shift // 1) - 1) * factor)
-        return position, position / factor - shift, 3
+        shift = self._info.bounds_l0[axis] / self._downsamples[level][axis]
+        first = math.floor(start + shift + _ROUNDING)
+        last = math.ceil(stop + shift - _ROUNDING) + (0 if is_whole(shift) and is_whole(factor) else 1)
+        inside = max(0, first)
+        length = max(0, min(last, self._handle.level_dimensions[level][axis]) - inside)
+        before = min(inside, last) - first
+        position = round(inside * factor)
+        corner = position / factor - shift - (inside - first)
+        return _Span(position, corner, before, length, last - first - before - length)
 
     def close(self) -> None:
         """Release the file."""

@@ -66,7 +66,7 @@ class TiffSlide:
             raise
         series = description.series
         self._axes = str(series.axes)
-        self._levels = [zarr.open(level.aszarr(), mode="r") for level in series.levels]
+        self._levels = [zarr.open(series.aszarr(level=i), mode="r") for i in range(len(series.levels))]
         sizes = [_size(self._axes, level.shape) for level in series.levels]
         self._sizes = sizes
         self._downsamples = [level_downsample(sizes[0], size) for size in sizes]
@@ -175,7 +175,7 @@ def _color_series(path: Path, file: tifffile.TiffFile) -> Any:
     """Find the scan: the largest 8-bit color image that is not a label or an overview picture."""
     scans = [s for s in file.series if _is_color(s) and not any(word in s.name.lower() for word in _ASSOCIATED)]
     if not scans:
-        found = "; ".join(f"{s.axes} {tuple(s.shape)} {s.dtype}" for s in file.series[:4])
+        found = "; ".join(f"{s.axes} {tuple(s.shape)} {s.dtype}" for s in file.series[:4]) or "nothing readable"
         msg = f"{path}: no 8-bit color image inside ({found}); pathopan reads bright-field RGB slides"
         raise UnreadableSlide(msg)
     return max(scans, key=lambda series: math.prod(_size(series.axes, series.shape)))
