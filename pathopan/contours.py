@@ -61,15 +61,16 @@ def _outlines_from_centres(rings: Sequence[npt.NDArray[np.float64]], tolerance: 
         [shapely.Point(ring[0]) if len(ring) == 1 else shapely.LineString(ring) for ring in closed], dtype=object
     )
     wide = shapely.buffer(lines, 0.5, join_style="mitre", cap_style="square", mitre_limit=2.0)
-    solid = shapely.polygons(shapely.get_exterior_ring(wide))
+    solid = np.array([_largest(shape) for shape in wide], dtype=object)
     thin = shapely.simplify(solid, tolerance, preserve_topology=True)
-    return np.array([_largest(polygon) for polygon in thin], dtype=object)
+    return np.where(shapely.is_valid(thin) & (shapely.area(thin) > 0), thin, solid)
 
 
 def _largest(shape: shapely.Geometry) -> shapely.Polygon:
-    """Keep a shape's largest polygon, without holes."""
-    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon" and part.area > 0]
-    return shapely.Polygon(max(parts, key=lambda part: part.area).exterior)
+    """Keep a shape's largest polygon, without holes, and valid."""
+    filled = [shapely.Polygon(part.exterior) for part in shapely.get_parts(shape)]
+    sound = shapely.get_parts(shapely.make_valid(filled, method="structure"))
+    return max(shapely.get_parts(sound), key=lambda part: part.area)
 
 
 def region_polygons(labels: LabelMap) -> dict[int, shapely.Polygon | shapely.MultiPolygon]:

@@ -110,17 +110,21 @@ class InferenceNet(nn.Module):
         self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
 
     def forward(self, image_BHW3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn (B, H, W, 3) uint8 RGB into region logits, nucleus log-probabilities and shape maps.
+        """Turn (B, H, W, 3) uint8 RGB into region channels, nucleus probabilities and shape maps.
 
         Returns
         -------
-        region_BRHW, nucleus_BNHW, shape_BKHW : float
-            Region probabilities; nucleus class probabilities (given that there is a nucleus); centre and foreground as
-            probabilities, offsets in grid pixels / ``OFFSET_PX``.
+        region_BHW : uint8
+            Channel of the most probable region.
+        nucleus_BNHW : float
+            Probability of each class, given that there is a nucleus.
+        shape_BKHW : float
+            Centre and foreground as probabilities, offsets in grid pixels / ``OFFSET_PX``.
         """
         image = image_BHW3.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.shift
         region, nucleus, shape = self.net(image)
-        return region.softmax(dim=1), nucleus.softmax(dim=1), torch.cat([shape[:, :2].sigmoid(), shape[:, 2:]], dim=1)
+        shape = torch.cat([shape[:, :2].sigmoid(), shape[:, 2:]], dim=1)
+        return region.argmax(dim=1).to(torch.uint8), nucleus.softmax(dim=1), shape
 
 
 ARCHITECTURES = {"PanopticNet": PanopticNet}

@@ -1,0 +1,277 @@
+"""The stages of one slide: each reads files, calls a room, writes files, and enters itself into the slide's record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from pathopan.classes import Taxonomy
+from pathopan.config import Config
+from pathopan.errors import ConfigError, UnreadableSlide
+from pathopan.files import atomic_path, remove
+from pathopan.geometry import Grid, l0_from_px
+from pathopan.inference.predict import DecodeTask, predict_tiles
+from pathopan.inference.runtime import Runtime, open_runtime
+from pathopan.inference.shards import ShardPlan, read_nuclei, read_regions, shard_path, write_shard
+from pathopan.manifest import SlideEntry
+from pathopan.network.bundle import Bundle, load_bundle, read_bundle
+from pathopan.record import SlideRecord, fingerprint
+from pathopan.slide import Slide, SlideInfo, check_mpp, open_slide, read_overview
+from pathopan.stitcher.audit import audit_seams
+from pathopan.stitcher.ngff import PanopticArrays, Version, open_panoptic
+from pathopan.stitcher.nuclei import merge_nuclei
+from pathopan.stitcher.store import region_map, write_panoptic
+from pathopan.tiler.drawn import tissue_from_geojson, tissue_from_image
+from pathopan.tiler.grid import make_grid
+from pathopan.tiler.select import select_tiles
+from pathopan.tiler.tissue import TissueMask, find_tissue
+
+Progress = Callable[[str, int, int], None]
+"""Told (stage, done, total): tiles while predicting."""
+
+
+class Engine:
+    """A bundle and who executes it; the network is loaded only when a tile needs it."""
+
+    def __init__(self, bundle: str | Path, config: Config, *, device: str = "auto") -> None:
+        self.name = bundle
+        self.device = device
+        self.config = config.inference
+        self.bundle: Bundle = read_bundle(bundle)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The network, ready to run."""
+        bundle, net = load_bundle(self.name)
+        config = self.config
+        return open_runtime(net, bundle, device=self.device, runtime=config.runtime, precision=config.precision)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One slide's work: what to run, how, and where its files go."""
+
+    entry: SlideEntry
+    config: Config
+    engine: Engine
+    folder: Path
+    workers: int = 2
+    tissue: Path | None = None  # GeoJSON or image that says where the tissue is
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Classes of the bundle."""
+        return self.engine.bundle.taxonomy
+
+    def open(self) -> Slide:
+        """Open the slide."""
+        return open_slide(self.entry.path, slide_id=self.entry.slide_id, slide_mpp=self.entry.mpp)
+
+    @cached_property
+    def prints(self) -> dict[str, str]:
+        """Fingerprint of each stage: of the slide, the bundle, and the settings that it and earlier stages use."""
+        config, bundle = self.config, self.engine.bundle
+        inference = config.inference
+        chain: dict[str, list[Any]] = {
+            "tile": [_slide_print(self.entry), _file_print(self.tissue), config.tiler, bundle.mpp, bundle.step],
+            "predict": [
+                bundle.sha256, bundle.decode, bundle.halo, config.stitcher.seam_margin_um,
+                inference.runtime, inference.precision, self.engine.device,
+            ],
+            "stitch": [config.stitcher, config.export.ngff, config.export.image_mpp],
+            "score": [config.objects, config.scores],
+            "export": [config.export],
+        }  # fmt: skip
+        prints, before = {}, ""
+        for stage, parts in chain.items():
+            before = prints[stage] = fingerprint(before, *(str(part) for part in parts))
+        return prints
+
+
+def _slide_print(entry: SlideEntry) -> str:
+    try:
+        stat = entry.path.stat()
+    except OSError as error:
+        msg = f"{entry.path} cannot be read: {error.strerror}; check the path and the permissions"
+        raise UnreadableSlide(msg) from error
+    return fingerprint(stat.st_size, stat.st_mtime_ns, entry.mpp)
+
+
+def _file_print(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return fingerprint(path.read_bytes().hex())
+    except OSError as error:
+        msg = f"--tissue {path}: cannot be read: {error.strerror}"
+        raise ConfigError(msg) from error
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Where a slide is looked at."""
+
+    info: SlideInfo
+    grid: Grid
+    tissue: TissueMask
+    tiles: pd.DataFrame
+
+
+def tile_slide(job: Job, record: SlideRecord) -> Tiling:
+    """Lay the grid, find the tissue and choose the tiles; writes ``tiles.parquet`` and ``tissue.png``."""
+    started = time.monotonic()
+    bundle, config = job.engine.bundle, job.config.tiler
+    mask_path, table_path = job.folder / "tissue.png", job.folder / "tiles.parquet"
+    with job.open() as slide:
+        info = slide.info
+        check_mpp(info, bundle.mpp)
+        grid = make_grid(info, mpp=bundle.mpp, step=bundle.step, halo=bundle.halo)
+        if record.is_current("tile", job.prints["tile"], [mask_path, table_path]):
+            noted = record.notes("tile")
+            mask = np.asarray(cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)) > 0
+            tissue = TissueMask(mask, noted["tissue_mpp"], noted["reason"], tuple(noted["tissue_warnings"]))
+            return Tiling(info, grid, tissue, pd.read_parquet(table_path))
+        tissue = _tissue(job, slide)
+    tiles = select_tiles(grid, tissue, min_tissue_fraction=config.min_tissue_fraction)
+    with atomic_path(mask_path) as temporary:
+        _, png = cv2.imencode(".png", tissue.mask.astype(np.uint8) * 255)
+        temporary.write_bytes(png.tobytes())
+    with atomic_path(table_path) as temporary:
+        tiles.to_parquet(temporary)
+    notes = {
+        "tiles": len(tiles),
+        "tissue_mm2": tissue.area_mm2,
+        "tissue_mpp": tissue.mpp,
+        "reason": tissue.reason,
+        "slide_warnings": list(info.warnings),
+        "tissue_warnings": list(tissue.warnings),
+    }
+    record.finish("tile", job.prints["tile"], seconds=time.monotonic() - started, notes=notes)
+    return Tiling(info, grid, tissue, tiles)
+
+
+def _tissue(job: Job, slide: Slide) -> TissueMask:
+    config = job.config.tiler
+    if job.tissue is None:
+        return find_tissue(slide, mpp=config.tissue_mpp, min_tissue_um2=config.min_tissue_um2)
+    if job.tissue.suffix.lower() in (".json", ".geojson"):
+        return tissue_from_geojson(job.tissue, slide.info, config.tissue_mpp)
+    return tissue_from_image(job.tissue, slide.info, config.tissue_mpp)
+
+
+def predict_slide(job: Job, tiling: Tiling, record: SlideRecord, progress: Progress) -> ShardPlan:
+    """Look at every tile whose shard is not there yet; writes ``shards/<fingerprint>/``."""
+    started = time.monotonic()
+    indices = tuple(int(index) for index in tiling.tiles["tile_index"])
+    plan = ShardPlan(indices, job.config.inference.shard_tiles)
+    folder = shard_folder(job)
+    missing = [shard for shard in range(len(plan)) if not shard_path(folder, shard).is_file()]
+    done = len(indices) - sum(len(plan.tiles(shard)) for shard in missing)
+    progress("predict", done, len(indices))
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        task = DecodeTask(
+            grid=tiling.grid,
+            taxonomy=job.taxonomy,
+            tissue=tiling.tissue,
+            rules=job.engine.bundle.decode,
+            seam_margin_px=job.config.stitcher.seam_margin_um / tiling.grid.mpp,
+        )
+        predictions = predict_tiles(
+            job.open,
+            job.engine.runtime,
+            (tiling.grid.tile(index) for shard in missing for index in plan.tiles(shard)),
+            task=task,
+            workers=job.workers,
+            batch_size=job.config.inference.batch_size,
+        )
+        for shard in missing:
+            collected = []
+            for _ in plan.tiles(shard):
+                collected.append(next(predictions))
+                done += 1
+                progress("predict", done, len(indices))
+            write_shard(folder, shard, collected)
+        runtime = job.engine.runtime
+        notes = {
+            "runtime": runtime.name,
+            "device": runtime.device,
+            "precision": runtime.precision,
+            "tiles": len(indices),
+        }
+        record.finish("predict", job.prints["predict"], seconds=time.monotonic() - started, notes=notes)
+    return plan
+
+
+def shard_folder(job: Job) -> Path:
+    """Name the folder of a job's predictions; other settings have another."""
+    return job.folder / "shards" / job.prints["predict"]
+
+
+def stitch_slide(job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord) -> None:
+    """Merge the tiles; writes ``panoptic.ome.zarr`` and ``detections.parquet`` (level-0 pixels)."""
+    started = time.monotonic()
+    grid, config = tiling.grid, job.config
+    shards = range(len(plan))
+    candidates = read_nuclei(shard_folder(job), shards) if shards else _no_candidates(job.taxonomy)
+    nuclei = merge_nuclei(
+        candidates,
+        grid,
+        margin_px=config.stitcher.seam_margin_um / grid.mpp,
+        max_overlap=config.stitcher.max_overlap,
+    )
+    with job.open() as slide:
+        picture = read_overview(slide, config.export.image_mpp)
+    version: Version = "0.4" if config.export.ngff == "0.4" else "0.5"
+    write_panoptic(
+        job.folder / "panoptic.ome.zarr",
+        grid=grid,
+        taxonomy=job.taxonomy,
+        regions=read_regions(shard_folder(job), plan, step=grid.step),
+        nuclei=nuclei,
+        picture=(picture, config.export.image_mpp),
+        version=version,
+    )
+    arrays = open_panoptic(job.folder / "panoptic.ome.zarr")
+    audit = _audit(nuclei, arrays, grid, mpp=config.objects.region_mpp)
+    with atomic_path(job.folder / "detections.parquet") as temporary:
+        to_level_0(nuclei, grid).to_parquet(temporary, compression="zstd")
+    notes = {"nuclei": len(nuclei), "duplicates": len(candidates) - len(nuclei), "seam_audit": audit}
+    record.finish("stitch", job.prints["stitch"], seconds=time.monotonic() - started, notes=notes)
+    remove(job.folder / "shards")
+
+
+def _no_candidates(taxonomy: Taxonomy) -> gpd.GeoDataFrame:
+    floats = ["prob", "hematoxylin_mean", *(f"prob_{kind.name}" for kind in taxonomy.nuclei)]
+    columns = {name: np.empty(0) for name in floats}
+    ids = {name: np.empty(0, np.int64) for name in ("class_id", "tile_index")}
+    return gpd.GeoDataFrame({**ids, **columns}, geometry=gpd.GeoSeries([], crs=None), crs=None)
+
+
+def _audit(
+    nuclei: gpd.GeoDataFrame, arrays: PanopticArrays, grid: Grid, *, mpp: float
+) -> dict[str, float | int | None]:
+    regions, found_mpp = region_map(arrays, mpp)
+    centroids = shapely.get_coordinates(shapely.centroid(nuclei.geometry.to_numpy())).reshape(-1, 2)
+    return audit_seams(centroids, regions > 0, grid, analysed_mpp=found_mpp).to_dict()
+
+
+def to_level_0(nuclei: gpd.GeoDataFrame, grid: Grid) -> gpd.GeoDataFrame:
+    """Move polygons from grid pixels to level-0 pixels."""
+    moved = shapely.transform(nuclei.geometry.to_numpy(), lambda xy: l0_from_px(xy, grid))
+    return gpd.GeoDataFrame(nuclei.drop(columns="geometry"), geometry=moved, crs=None)
+
+
+def settings_of(job: Job) -> dict[str, object]:
+    """Give the settings that were resolved for a slide, for reports."""
+    return asdict(job.config)
