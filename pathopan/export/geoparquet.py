@@ -52,15 +52,15 @@ def write_geoparquet(path: Path, table: gpd.GeoDataFrame, *, schema: Schema) -> 
         )
 
 
-def read_geoparquet(path: Path, *, schema: Schema, bounds_l0: Bounds | None = None) -> gpd.GeoDataFrame:
+def read_geoparquet(path: Path, *, schema: Schema | None = None, bounds_l0: Bounds | None = None) -> gpd.GeoDataFrame:
     """Read shapes, all of them or those whose bounding box meets a rectangle.
 
     Parameters
     ----------
     path : Path
         A file that `write_geoparquet` made.
-    schema : Schema
-        What the table must hold.
+    schema : Schema, optional
+        What the table must hold; without it the table is taken as it is.
     bounds_l0 : (float, float, float, float), optional
         ``x0, y0, x1, y1`` in level-0 pixels; other row groups are not even read.
 
@@ -75,7 +75,7 @@ def read_geoparquet(path: Path, *, schema: Schema, bounds_l0: Bounds | None = No
         table = gpd.read_parquet(path, bbox=bounds_l0)
     except (OSError, ValueError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error) from error
-    return schema.check(table)
+    return schema.check(table) if schema else table
 
 
 def iter_geoparquet(path: Path, *, schema: Schema, rows: int = _ROW_GROUP) -> Iterator[gpd.GeoDataFrame]:
