@@ -23,12 +23,13 @@ FloatImage = npt.NDArray[np.float32]
 _GLASS_DEFAULT = (245.0, 245.0, 245.0)  # where a picture shows no glass
 _GLASS_MIN = 200  # glass is this bright in all channels at least
 _GLASS_TINT = 28  # and its channels differ by no more
+_GLASS_PINK = 12  # and green is no darker than red and blue by more: beyond, it is pale tissue
 _PADDING_MIN = 254  # whiter than scanned glass: filled in by a scanner or a reader
 _GLASS_SHARE = 0.005  # of the pixels that must look like glass before it is measured
 
-_SURE_RANGE = (0.02, 0.04)  # stain strength; the picture's own threshold (Otsu) is kept in this range
+_SURE_RANGE = (0.02, 0.03)  # stain strength; the picture's own threshold (Otsu) is kept in this range
 _OTSU_MAX = 0.3  # stronger stain tells no more
-_LIKELY = 0.5  # of that threshold: enough where it is connected to sure tissue
+_LIKELY = 0.6  # of that threshold: enough where it is connected to sure tissue
 
 _INK_OD = 0.15  # paler pixels are not judged as ink
 _INK_RED_RATIO = 1.2  # red over green OD: hematoxylin has 0.93 (Ruifrok & Johnston 2001), blue and green ink over 1.4
@@ -39,7 +40,7 @@ _RED_INK = (0.2, 0.85, 0.25)  # least green OD; least blue over green OD (eosin 
 _DARK = 60  # a pixel below this in all channels is dark
 _DARK_SHARE = 0.5  # fluorescence: more than this is dark ...
 _LIT = 120  # light passes stained tissue: red or blue are this bright
-_LIT_SHARE = 0.05  # ... and less than this of the picture is such tissue
+_LIT_SHARE = 0.05  # ... and less than this of the picture is such tissue, or glass
 
 _INK_UM2 = 20_000.0  # a smaller spot is pigment or dirt, and no reason to cut a hole
 _INK_SHARE = 0.002  # of the picture, to be named as the reason
@@ -137,7 +138,9 @@ def glass_color(picture: RgbImage) -> tuple[float, float, float]:
         Red, green, blue; a usual value where the picture shows no glass.
     """
     darkest, brightest = picture.min(axis=2), picture.max(axis=2)
-    like_glass = (darkest >= _GLASS_MIN) & (darkest < _PADDING_MIN) & (brightest - darkest <= _GLASS_TINT)
+    pink = (picture[..., 0].astype(np.float32) + picture[..., 2]) / 2 - picture[..., 1]
+    like_glass = (darkest >= _GLASS_MIN) & (darkest < _PADDING_MIN)
+    like_glass &= (brightest - darkest <= _GLASS_TINT) & (pink <= _GLASS_PINK)
     if like_glass.mean() < _GLASS_SHARE:
         return _GLASS_DEFAULT
     colors = picture[like_glass]
@@ -179,7 +182,8 @@ def _is_fluorescence(picture: RgbImage, strength: FloatImage) -> bool:
     brightest = picture.max(axis=2)
     lit = brightest >= _LIT
     stained = lit & (picture[..., 2] > _LIT / 2) & (strength > _SURE_RANGE[0])
-    return bool((brightest < _DARK).mean() > _DARK_SHARE and stained.mean() < _LIT_SHARE)
+    bright = picture.min(axis=2) >= _GLASS_MIN
+    return bool((brightest < _DARK).mean() > _DARK_SHARE and max(stained.mean(), bright.mean()) < _LIT_SHARE)
 
 
 def _threshold(strength: FloatImage) -> float:
