@@ -88,9 +88,11 @@ def test_functions_have_few_parameters_and_name_most_of_them(tree):
 
 
 def test_classes_stay_small(tree):
+    """A frozen dataclass is a value and may have derived values; anything else has few public methods."""
     for node in classes(tree):
         public = [f.name for f in node.body if isinstance(f, Function) and not f.name.startswith("_")]
-        assert len(public) <= MAX_PUBLIC_METHODS, f"{node.name}: {public}"
+        frozen = any("frozen=True" in ast.unparse(decorator) for decorator in node.decorator_list)
+        assert frozen or len(public) <= MAX_PUBLIC_METHODS, f"{node.name}: {public}"
 
 
 def test_attributes_are_set_at_birth(tree):
