@@ -227,9 +227,10 @@ class SlideResult:
         (Y, X, 3) uint8
         """
         window = _window(bounds_um, mpp)
-        slide = self.record.get("slide", {})
+        slide, (mpp_x, mpp_y) = self.record.get("slide", {}), self.mpp_l0
+        given = mpp_x if mpp_x == mpp_y else None  # only a file can say two different numbers
         try:
-            with open_slide(Path(slide["path"]), slide_id=self.slide_id, slide_mpp=self.mpp_l0[0]) as source:
+            with open_slide(Path(slide["path"]), slide_id=self.slide_id, slide_mpp=given) as source:
                 return source.read(window, mpp)
         except (KeyError, UnreadableSlide):
             arrays = self.panoptic.arrays

@@ -212,7 +212,9 @@ def _png(image: npt.NDArray[np.uint8]) -> str:
 
 
 def _heat_layer(density: npt.NDArray[np.float64], top: float) -> npt.NDArray[np.uint8]:
-    alpha = np.where(np.isfinite(density), 255, 0).astype(np.uint8)
+    """Color a density; where it is low the slide shows through."""
+    share = np.clip(np.nan_to_num(density) / top, 0, 1) if top > 0 else np.zeros(density.shape)
+    alpha = np.where(np.isfinite(density), 90 + 165 * share, 0).astype(np.uint8)
     return np.dstack([heat_colors(density, top=top), alpha])
 
 
