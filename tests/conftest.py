@@ -48,3 +48,11 @@ def synthetic_slide(tmp_path_factory: pytest.TempPathFactory):
     from pathopan.datasets.synthetic import make_slide
 
     return make_slide(tmp_path_factory.mktemp("synthetic") / "synthetic.tif", size_px=(2048, 1536), mpp=0.5, seed=0)
+
+
+@pytest.fixture(scope="session")
+def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two slides and a failed one, made up: a square of tumor in stroma, nuclei on a lattice."""
+    from results_made_up import make_results
+
+    return make_results(tmp_path_factory.mktemp("results") / "run")
