@@ -1,1 +1,78 @@
-"""."""
+"""pathopan: whole-slide panoptic segmentation of breast cancer H&E, and TIL scores. For research use only.
+
+::
+
+    slide  →  tiler  →  network  →  inference  →  stitcher  →  objects  →  scores  →  export
+    pixels    where     the joint    stream        merged       nuclei &    sTIL,      GeoJSON, OME-Zarr,
+    at an     to look   panoptic     tiles         region map   regions     iTIL       GeoParquet, QuPath,
+    mpp                 net          through it    + nuclei     as tables              report.html
+
+    workshop (beside the line):  datasets → training → a bundle          metrics: PQ, Dice, agreement
+
+>>> import pathopan
+>>> result = pathopan.run(["slides/"], "results")            # doctest: +SKIP
+>>> result.scores                                            # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathopan.api import demo, run
+    from pathopan.classes import Taxonomy
+    from pathopan.config import Config, load_config
+    from pathopan.datasets import read_dataset
+    from pathopan.errors import PathopanError
+    from pathopan.metrics import evaluate, match_instances
+    from pathopan.result import Result, open_result
+    from pathopan.segment import Segmenter
+    from pathopan.slide import open_slide
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "pathopan.config",
+    "PathopanError": "pathopan.errors",
+    "Result": "pathopan.result",
+    "Segmenter": "pathopan.segment",
+    "Taxonomy": "pathopan.classes",
+    "demo": "pathopan.api",
+    "evaluate": "pathopan.metrics",
+    "load_config": "pathopan.config",
+    "match_instances": "pathopan.metrics",
+    "open_result": "pathopan.result",
+    "open_slide": "pathopan.slide",
+    "read_dataset": "pathopan.datasets",
+    "run": "pathopan.api",
+}
+
+__all__ = [
+    "Config",
+    "PathopanError",
+    "Result",
+    "Segmenter",
+    "Taxonomy",
+    "demo",
+    "evaluate",
+    "load_config",
+    "match_instances",
+    "open_result",
+    "open_slide",
+    "read_dataset",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that reading results needs no torch."""
+    if name not in _HOMES:
+        msg = f"module 'pathopan' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return [*__all__, "__version__"]

@@ -1,1 +1,1 @@
-"""."""
+"""Samples in, bundle out."""

@@ -1,0 +1,179 @@
+"""The command line: reads, calls, writes. One command per job; errors are one line, with what to do."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pathopan.config import load_config
+from pathopan.errors import PathopanError, SlideError
+
+app = typer.Typer(
+    name="pathopan",
+    help="Whole-slide panoptic segmentation of breast cancer H&E and TIL scores. For research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Paths = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests (slide_id,path,mpp).")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; a second run goes on with it.")]
+BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Name or folder of the network's bundle.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Mpp = Annotated[
+    float | None, typer.Option("--slide-mpp", help="Micrometres per level-0 pixel, for slides that do not say.")
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML with settings.")]
+Set = Annotated[list[str], typer.Option("--set", help="One setting, such as scores.field_um=1000; repeatable.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")]
+Workers = Annotated[int, typer.Option("--workers", "-w", min=0, help="Threads that read and that decode; 0: in line.")]
+Tissue = Annotated[Path | None, typer.Option(help="GeoJSON or mask image that says where the tissue is.")]
+
+
+def main() -> None:
+    """Run the command line; exit 0 when all is done, 1 when a slide failed, 2 when it was used wrongly."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except PathopanError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"pathopan: {error}\n")
+        sys.exit(1 if isinstance(error, SlideError) else 2)
+    except KeyboardInterrupt:
+        sys.stderr.write("pathopan: interrupted; what is written stays, and the same command goes on from there\n")
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    paths: Paths,
+    out: Out,
+    bundle: BundleName = "breast-he-1",
+    device: Device = "auto",
+    slide_mpp: Mpp = None,
+    tissue: Tissue = None,
+    workers: Workers = 2,
+    config: ConfigFile = None,
+    set_: Set = [],  # noqa: B006 (typer copies it)
+    recursive: Recursive = False,
+    overwrite: Annotated[bool, typer.Option(help="Do finished slides again.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="List the slides and stop.")] = False,
+) -> None:
+    """Score slides, one row each. A bad slide is listed and the rest go on; the same command again resumes.
+
+    Example: pathopan run slides/ --out results --set scores.field_um=1000
+    """
+    from pathopan.manifest import find_slides
+
+    entries = find_slides(paths, recursive=recursive, slide_mpp=slide_mpp)
+    settings = load_config(config, overrides=set_)
+    if dry_run:
+        typer.echo("\n".join(f"{entry.slide_id}\t{entry.path}\t{entry.mpp or 'mpp from file'}" for entry in entries))
+        return
+    from pathopan.console import open_watcher
+    from pathopan.pipeline import RunSettings, run_cohort
+
+    job = RunSettings(out, bundle, settings, device, workers=workers, tissue=tissue, overwrite=overwrite)
+    with open_watcher() as watcher:
+        outcome = run_cohort(entries, job, watcher)
+    typer.echo(f"{outcome.done} done, {outcome.skipped} complete already, {len(outcome.failures)} failed: {out}")
+    for failure in outcome.failures:
+        typer.echo(f"FAILED {failure.slide_id} ({failure.stage}): {failure.message} -> {failure.what_to_do}")
+    raise typer.Exit(1 if outcome.failures else 0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("demo-out"),
+    bundle: BundleName = "breast-he-1",
+    device: Device = "auto",
+) -> None:
+    """Fetch a small real slide, run everything on it, and say where to look.
+
+    Example: pathopan demo --out demo-out
+    """
+    from pathopan.api import run_demo
+    from pathopan.console import open_watcher
+
+    with open_watcher() as watcher:
+        lines = run_demo(out, watcher, bundle=bundle, device=device)
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+def info(paths: Paths, slide_mpp: Mpp = None, recursive: Recursive = False) -> None:
+    """Say what is known of slides: size, mpp, levels, warnings, or why one cannot be read.
+
+    Example: pathopan info slides/
+    """
+    from pathopan.manifest import find_slides
+    from pathopan.slide import open_slide
+
+    failed = False
+    for entry in find_slides(paths, recursive=recursive, slide_mpp=slide_mpp):
+        try:
+            with open_slide(entry.path, slide_id=entry.slide_id, slide_mpp=entry.mpp) as slide:
+                found = slide.info
+        except SlideError as error:
+            failed = True
+            typer.echo(f"{entry.slide_id}\tFAILED\t{error}")
+            continue
+        size, mpp = "x".join(map(str, found.size_l0)), " x ".join(f"{value:.4g}" for value in found.mpp_l0)
+        notes = "; ".join(found.warnings)
+        typer.echo(
+            f"{entry.slide_id}\t{found.vendor}\t{size} px\t{mpp} um/px\t{len(found.downsamples)} levels\t{notes}"
+        )
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe in the package, or a YAML file.")],
+    data: Annotated[Path, typer.Option(help="Folder with the recipe's data sets.")],
+    out: Out,
+    device: Device = "auto",
+    workers: Workers = 1,
+    start_from: Annotated[str | None, typer.Option(help="Fine-tune this bundle.")] = None,
+) -> None:
+    """Train a network and write its bundle to OUT/bundle; the same command again resumes after a stop.
+
+    Example: pathopan train breast-he-1 --data ../shared/data --out runs/breast-he-1
+    """
+    from pathopan.training.run import train_bundle
+
+    bundle = train_bundle(recipe, data, out, device=device, workers=workers, start_from=start_from)
+    for name, figure in bundle.card["held_out"]["quality"].items():
+        typer.echo(f"{name}\t{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})")
+    typer.echo(f"bundle: {out / 'bundle'}")
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="Name of a data set, such as brca_m2c or consep.")],
+    root: Annotated[Path, typer.Argument(help="Its folder.")],
+    bundle: BundleName = "breast-he-1",
+    predictions: Annotated[Path | None, typer.Option(help="Judge the predictions in this folder instead.")] = None,
+    only: Annotated[Path | None, typer.Option(help="Text file that lists the images to use, a line each.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the tables.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a bundle, or anyone's predictions, on a data set: PQ, SQ, RQ, AJI, Dice, detection and class F1.
+
+    Example: pathopan evaluate brca_m2c ../shared/data/brca_m2c --only ../shared/data/brca_m2c/val.txt
+    """
+    from pathopan.evaluation import evaluate_dataset, write_tables
+
+    found = evaluate_dataset(dataset, root, bundle=bundle, predictions=predictions, only=only, device=device)
+    typer.echo(found.summary.round(4).to_string(index=False))
+    if out:
+        write_tables(found, out)
+        typer.echo(f"tables: {out}")

@@ -1,0 +1,206 @@
+"""A run: the stages of a slide in order, and a cohort of slides of which a bad one stops no other."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import yaml
+
+from pathopan.cohort import write_cohort_tables
+from pathopan.config import Config
+from pathopan.errors import MissingMpp, PathopanError, SlideError, UnreadableSlide, UpsamplingRefused
+from pathopan.manifest import SlideEntry
+from pathopan.outputs import export_slide, is_complete, score_slide_files
+from pathopan.record import SlideRecord, command_line, now, versions, write_json
+from pathopan.stages import Engine, Job, Progress, predict_slide, stitch_slide, tile_slide
+
+SLIDE_FAULTS = (PathopanError, OSError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError)
+"""What may go wrong with one slide without stopping the others: everything but an interrupt."""
+
+REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
+    (MissingMpp, "pass --slide-mpp, or fill the manifest column mpp"),
+    (UpsamplingRefused, "scan the slide at 0.5 um/px or finer, or leave it out"),
+    (UnreadableSlide, "copy or export the file again, or leave it out"),
+    (SlideError, "see the message"),
+    (MemoryError, "run with fewer --workers or on a machine with more memory"),
+    (OSError, "check the disk and the permissions, then run the same command again"),
+    (PathopanError, "see the message"),
+)
+
+
+class Listener(Protocol):
+    """Is told what a run does; see :class:`pathopan.console.Watcher`."""
+
+    def slide(self, slide_id: str, number: int, total: int) -> None:
+        """Hear that a slide begins."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Hear how far it is."""
+
+    def finished(self, slide_id: str, text: str) -> None:
+        """Hear how it ended."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a slide has no score."""
+
+    slide_id: str
+    path: str
+    stage: str
+    error: str
+    message: str
+    what_to_do: str
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a cohort is run."""
+
+    out: Path
+    bundle: str | Path
+    config: Config
+    device: str = "auto"
+    workers: int = 2
+    tissue: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    done: int
+    skipped: int
+    failures: tuple[Failure, ...]
+
+
+def run_slide(job: Job, record: SlideRecord, progress: Progress) -> bool:
+    """Take one slide through all stages that its record does not show as done.
+
+    Returns
+    -------
+    bool
+        False if there was nothing to do.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read, has no mpp, or is too coarse.
+    """
+    if is_complete(job, record):
+        return False
+    stitched = [job.folder / "panoptic.ome.zarr", job.folder / "detections.parquet"]
+    if not record.is_current("stitch", job.prints["stitch"], stitched):
+        tiling = tile_slide(job, record)
+        plan = predict_slide(job, tiling, record, progress)
+        stitch_slide(job, tiling, plan, record)
+    score_slide_files(job, record)
+    export_slide(job, record)
+    return True
+
+
+def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: Listener) -> Outcome:
+    """Run slides one after the other; whatever one of them does, the rest are done.
+
+    Parameters
+    ----------
+    entries : sequence of SlideEntry
+        With distinct names.
+    settings : RunSettings
+        How, and where to.
+    listener : Listener
+        Is told what happens.
+
+    Returns
+    -------
+    Outcome
+        With a failure for each slide that has no score.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be used: then no slide can be run.
+    """
+    engine = Engine(settings.bundle, settings.config, device=settings.device)
+    _write_run_files(settings, engine)
+    done, skipped, failures = 0, 0, []
+    for number, entry in enumerate(entries, start=1):
+        listener.slide(entry.slide_id, number, len(entries))
+        failure, ran = _attempt(entry, settings, engine, listener)
+        if failure:
+            failures.append(failure)
+            listener.finished(entry.slide_id, f"failed at {failure.stage}: {failure.message}")
+            continue
+        done, skipped = done + ran, skipped + (not ran)
+        listener.finished(entry.slide_id, "done" if ran else "complete already")
+    write_cohort_tables(settings.out, taxonomy=engine.bundle.taxonomy)
+    return Outcome(done, skipped, tuple(failures))
+
+
+def _attempt(
+    entry: SlideEntry, settings: RunSettings, engine: Engine, listener: Listener
+) -> tuple[Failure | None, bool]:
+    """Run one slide; turn what goes wrong into a failure and note it in the slide's record."""
+    folder = settings.out / "slides" / entry.slide_id
+    folder.mkdir(parents=True, exist_ok=True)
+    record = SlideRecord.open(folder / "record.json")
+    if settings.overwrite:
+        record.entries.pop("stages", None)
+    record.entries |= {"slide_id": entry.slide_id, "path": str(entry.path)}
+    reached = "open"
+
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal reached
+        reached = stage
+        listener.progress(stage, done, total)
+
+    job = Job(entry, settings.config, engine, folder, workers=settings.workers, tissue=settings.tissue)
+    try:
+        ran = run_slide(job, record, progress)
+    except SLIDE_FAULTS as error:
+        failure = _describe(entry, reached, error)
+        record.entries["failure"] = {**asdict(failure), "time": now(), "traceback": traceback.format_exc()}
+        record.write()
+        return failure, False
+    if record.entries.pop("failure", None):
+        record.write()
+    return None, ran
+
+
+def _describe(entry: SlideEntry, stage: str, error: BaseException) -> Failure:
+    remedy = next((text for kind, text in REMEDIES if isinstance(error, kind)), "")
+    remedy = remedy or "a defect in pathopan: please report it with the traceback in the slide's record.json"
+    message = " ".join(str(error).split()) or type(error).__name__
+    return Failure(entry.slide_id, str(entry.path), stage, type(error).__name__, message, remedy)
+
+
+def _write_run_files(settings: RunSettings, engine: Engine) -> None:
+    """Write ``run.json`` and ``config.yaml``: what is run, with what."""
+    bundle = engine.bundle
+    run: dict[str, Any] = {
+        "started": now(),
+        "command": command_line(),
+        "versions": versions(),
+        "cpus": os.cpu_count(),
+        "bundle": {"name": bundle.name, "sha256": bundle.sha256, "licence": bundle.licence, "mpp": bundle.mpp},
+        "taxonomy": bundle.taxonomy.to_dict(),
+        "device": settings.device,
+        "workers": settings.workers,
+        "tissue": str(settings.tissue) if settings.tissue else None,
+        "settings": settings.config.to_dict(),
+    }
+    write_json(settings.out / "run.json", run)
+    text = yaml.safe_dump(settings.config.to_dict(), sort_keys=False)
+    (settings.out / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def failures_table(failures: Sequence[Failure]) -> pd.DataFrame:
+    """Give failures as a table."""
+    return pd.DataFrame([asdict(failure) for failure in failures], columns=[*Failure.__dataclass_fields__])

@@ -1,0 +1,142 @@
+"""From a trained network to a bundle: set the decoding threshold, measure, and write down what it is made of."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pathopan.datasets.sample import Sample
+from pathopan.metrics import EvaluationResult, evaluate
+from pathopan.network.bundle import Bundle, save_bundle
+from pathopan.segment import Segmenter
+from pathopan.training.recipe import Recipe
+
+CALIBRATION_IMAGES = 24
+"""Training images that the threshold is set on, evenly spread."""
+
+THRESHOLDS = (0.10, 0.14, 0.18, 0.22, 0.26, 0.30, 0.35, 0.40)
+
+HEADLINES = (
+    ("detection_f1", "all"),
+    ("class_f1", "til"),
+    ("class_f1", "tumor"),
+    ("class_f1", "stromal"),
+    ("class_f1", "mean"),
+    ("pq", "all"),
+    ("aji", "all"),
+    ("dice", "all"),
+    ("derived_region_dice", "tumor"),
+    ("derived_region_dice", "stroma"),
+    ("derived_region_dice", "stroma+tils"),
+)
+
+LIMITS = (
+    "For research use only; not for diagnosis or treatment decisions.",
+    "Learned from 90 breast patches with points, 27 colon tiles with outlines and 107 small images of mixed tissue.",
+    "Region labels are derived from nuclei, not drawn by a person; in-situ, benign and necrotic tissue are not known.",
+    "Colon epithelium, healthy or not, was taken as tumor; so normal breast epithelium is likely to be called tumor.",
+    "TILs are mononuclear inflammatory cells as the data sets label them; plasma cells are not told apart.",
+)
+
+
+def set_threshold(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> Bundle:
+    """Choose the peak height at which detection F1 is best on training images; never on what is reported.
+
+    Parameters
+    ----------
+    net : Module
+        Trained.
+    bundle : Bundle
+        Its description.
+    samples : sequence of Sample
+        That were trained on.
+    """
+    chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)]
+    scores = {}
+    for height in THRESHOLDS:
+        trial = replace(bundle, decode=replace(bundle.decode, min_centre=height))
+        scores[height] = measure(net, trial, chosen).value("detection_f1")
+    best = max(scores, key=lambda height: scores[height])
+    return replace(bundle, decode=replace(bundle.decode, min_centre=best))
+
+
+def measure(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> EvaluationResult:
+    """Evaluate a network on samples."""
+    segmenter = Segmenter.of(net, bundle)
+    pairs = ((sample, segmenter.predict(sample)) for sample in samples)
+    return evaluate(pairs, taxonomy=bundle.taxonomy)
+
+
+def write_bundle(
+    folder: Path, recipe: Recipe, samples: Sequence[Sample], *, bundle: Bundle, net: nn.Module, minutes: float
+) -> Bundle:
+    """Set the threshold on training images, measure on the groups held out, and save.
+
+    Returns
+    -------
+    Bundle
+        As it was written.
+    """
+    trained = [sample for sample in samples if sample.group not in recipe.hold_out]
+    held_out = [sample for sample in samples if sample.group in recipe.hold_out]
+    main = trained[0].source.name
+    bundle = set_threshold(net, bundle, [sample for sample in trained if sample.source.name == main])
+    card: dict[str, Any] = {
+        "data": _sources(trained),
+        "held_out": {"groups": recipe.hold_out, "images": len(held_out), "quality": _quality(net, bundle, held_out)},
+        "threshold": f"decode.min_centre was set on {CALIBRATION_IMAGES} training images of {main}",
+        "regions": "derived from nuclei; every figure that starts with derived_ rests on them",
+        "recipe": recipe.to_dict(),
+        "command": f"pathopan train {recipe.name} --data DATA --out OUT",
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "minutes": round(minutes, 1),
+        "limits": list(LIMITS),
+    }
+    return save_bundle(folder, replace(bundle, licence="Apache-2.0", card=card), net)
+
+
+def _quality(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+    if not samples:
+        return {}
+    summary = measure(net, bundle, samples).summary
+    rows = {(row["metric"], row["class"]): row for row in summary.to_dict("records")}
+    return {
+        f"{metric} {name}": {key: round(float(rows[metric, name][key]), 4) for key in ("value", "low", "high")}
+        for metric, name in HEADLINES
+        if (metric, name) in rows
+    }
+
+
+def _sources(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    sources = {sample.source.name: sample.source for sample in samples}
+    return [
+        {
+            **asdict(source),
+            "images": sum(sample.source.name == name for sample in samples),
+            "nuclei": sum(len(sample.nuclei) for sample in samples if sample.source.name == name),
+        }
+        for name, source in sources.items()
+    ]
+
+
+def _commit() -> str:
+    """Name the commit that the code stands at, where it stands in a git checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
