@@ -1,1 +1,1 @@
-"""."""
+"""Write for others: one file per format."""

@@ -346,11 +346,12 @@ def slides = (new File(folder, 'slides').listFiles() ?: []).findAll {{ it.isDire
 def imported = 0
 for (entry in project.getImageList()) {{
     def image = entry.getImageName()
-    def slide = slides.find {{
+    def matching = slides.findAll {{
         def file = files[it.name]
         image == it.name || image == file || (file != null && image.startsWith(file + ' - ')) ||
             image.startsWith(it.name + '.')
     }}
+    def slide = matching.max {{ it.name.size() }}  // 'S1.2.svs' is slide 'S1.2', not 'S1'
     if (slide == null) {{
         println 'No results for ' + image
         continue
