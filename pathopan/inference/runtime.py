@@ -85,7 +85,9 @@ class OpenVinoRuntime:
         import openvino
 
         side = bundle.step + 2 * bundle.halo
-        example = torch.zeros((1, side, side, 3), dtype=torch.uint8)
+        example = torch.zeros(
+            (1, 64, 64, 3), dtype=torch.uint8
+        )  # tracing is quicker on a small one; shapes are not baked in
         converted = openvino.convert_model(
             InferenceNet(net, bundle.mean, bundle.std).eval(), example_input=example, input=[(1, side, side, 3)]
         )

@@ -1,1 +1,1 @@
-"""."""
+"""Many tiles to one slide."""
