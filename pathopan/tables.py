@@ -93,6 +93,14 @@ def detections_schema(taxonomy: Taxonomy) -> Schema:
     return Schema("detections", (*_NUCLEI_BASE, *_probabilities(taxonomy), _GEOMETRY))
 
 
+def regions_schema(taxonomy: Taxonomy) -> Schema:
+    """List the columns of ``regions.parquet`` for a taxonomy."""
+    kinds = [
+        Column(f"n_{c.name}", "int", "", f"of class {c.name}") for c in taxonomy.nuclei if f"n_{c.name}" != "n_til"
+    ]
+    return Schema("regions", (*_REGION_BASE, *kinds, *_REGION_SCORES, _GEOMETRY))
+
+
 def _probabilities(taxonomy: Taxonomy) -> Sequence[Column]:
     return [
         Column(f"prob_{c.name}", "float", "", f"probability that the nucleus is of class {c.name}")
@@ -130,6 +138,27 @@ _NUCLEI_PLACE = (
         "um",
         "from the centroid to the nearest tumor; negative inside; empty without tumor",
     ),
+)
+
+_REGION_BASE = (
+    Column("region_id", "int", "", "1 upwards in row-major order of first pixels"),
+    Column("class", "str", "", "region class"),
+    Column("class_id", "int", "", "its id in the taxonomy"),
+    Column("area_mm2", "float", "mm2", "area of the region's pixels, which is that of the outline"),
+    Column("n_nuclei", "int", "", "nuclei whose centroid lies in the region"),
+)
+
+_REGION_SCORES = (
+    Column("n_til", "int", "", "lymphocytes and plasma cells whose centroid lies in the region"),
+    Column("til_density_per_mm2", "float", "1/mm2", "n_til over area; empty in regions too small to bear a ratio"),
+    Column("til_density_ci_low", "float", "1/mm2", "lower end of its 95 % interval: bootstrap over fields, or Poisson"),
+    Column("til_density_ci_high", "float", "1/mm2", "upper end of its 95 % interval"),
+    Column("til_area_um2", "float", "um2", "segmented area of TIL nuclei"),
+    Column("til_area_percent", "float", "%", "til_area_um2 as per cent of the region's area"),
+    Column("til_fraction_of_nuclei", "float", "", "n_til over n_nuclei; empty without nuclei"),
+    Column("mean_prob", "float", "", "mean confidence of its nuclei; empty without nuclei"),
+    Column("touches_border", "bool", "", "whether the region reaches the slide's border, so that it may go on"),
+    Column("reason", "str", "", "why a value is empty"),
 )
 
 TILES = Schema(
