@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import pandas as pd
 import yaml
 
 from pathopan.cohort import write_cohort_tables
 from pathopan.config import Config
 from pathopan.errors import MissingMpp, PathopanError, SlideError, UnreadableSlide, UpsamplingRefused
 from pathopan.manifest import SlideEntry
-from pathopan.outputs import export_slide, is_complete, score_slide_files
+from pathopan.outputs import export_slide, is_complete, score_files_of_slide
 from pathopan.record import SlideRecord, command_line, now, versions, write_json
 from pathopan.stages import Engine, Job, Progress, predict_slide, stitch_slide, tile_slide
 
@@ -81,7 +80,7 @@ class Outcome:
     failures: tuple[Failure, ...]
 
 
-def run_slide(job: Job, record: SlideRecord, progress: Progress) -> bool:
+def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[str, Any]) -> bool:
     """Take one slide through all stages that its record does not show as done.
 
     Returns
@@ -96,13 +95,16 @@ def run_slide(job: Job, record: SlideRecord, progress: Progress) -> bool:
     """
     if is_complete(job, record):
         return False
-    stitched = [job.folder / "panoptic.ome.zarr", job.folder / "detections.parquet"]
+    stitched = [job.folder / "panoptic.ome.zarr"]
     if not record.is_current("stitch", job.prints["stitch"], stitched):
         tiling = tile_slide(job, record)
         plan = predict_slide(job, tiling, record, progress)
+        progress("stitch", len(tiling.tiles), len(tiling.tiles))
         stitch_slide(job, tiling, plan, record)
-    score_slide_files(job, record)
-    export_slide(job, record)
+    progress("score", 0, 1)
+    score_files_of_slide(job, record)
+    progress("export", 0, 1)
+    export_slide(job, record, run=run)
     return True
 
 
@@ -129,11 +131,11 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
         If the bundle cannot be used: then no slide can be run.
     """
     engine = Engine(settings.bundle, settings.config, device=settings.device)
-    _write_run_files(settings, engine)
+    run = _write_run_files(settings, engine)
     done, skipped, failures = 0, 0, []
     for number, entry in enumerate(entries, start=1):
         listener.slide(entry.slide_id, number, len(entries))
-        failure, ran = _attempt(entry, settings, engine, listener)
+        failure, ran = _attempt(entry, settings, engine, listener, run)
         if failure:
             failures.append(failure)
             listener.finished(entry.slide_id, f"failed at {failure.stage}: {failure.message}")
@@ -145,7 +147,7 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
 
 
 def _attempt(
-    entry: SlideEntry, settings: RunSettings, engine: Engine, listener: Listener
+    entry: SlideEntry, settings: RunSettings, engine: Engine, listener: Listener, run: dict[str, Any]
 ) -> tuple[Failure | None, bool]:
     """Run one slide; turn what goes wrong into a failure and note it in the slide's record."""
     folder = settings.out / "slides" / entry.slide_id
@@ -163,7 +165,7 @@ def _attempt(
 
     job = Job(entry, settings.config, engine, folder, workers=settings.workers, tissue=settings.tissue)
     try:
-        ran = run_slide(job, record, progress)
+        ran = run_slide(job, record, progress, run=run)
     except SLIDE_FAULTS as error:
         failure = _describe(entry, reached, error)
         record.entries["failure"] = {**asdict(failure), "time": now(), "traceback": traceback.format_exc()}
@@ -181,7 +183,7 @@ def _describe(entry: SlideEntry, stage: str, error: BaseException) -> Failure:
     return Failure(entry.slide_id, str(entry.path), stage, type(error).__name__, message, remedy)
 
 
-def _write_run_files(settings: RunSettings, engine: Engine) -> None:
+def _write_run_files(settings: RunSettings, engine: Engine) -> dict[str, Any]:
     """Write ``run.json`` and ``config.yaml``: what is run, with what."""
     bundle = engine.bundle
     run: dict[str, Any] = {
@@ -199,8 +201,4 @@ def _write_run_files(settings: RunSettings, engine: Engine) -> None:
     write_json(settings.out / "run.json", run)
     text = yaml.safe_dump(settings.config.to_dict(), sort_keys=False)
     (settings.out / "config.yaml").write_text(text, encoding="utf-8")
-
-
-def failures_table(failures: Sequence[Failure]) -> pd.DataFrame:
-    """Give failures as a table."""
-    return pd.DataFrame([asdict(failure) for failure in failures], columns=[*Failure.__dataclass_fields__])
+    return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,7 @@ def tile_slide(job: Job, record: SlideRecord) -> Tiling:
     with job.open() as slide:
         info = slide.info
         check_mpp(info, bundle.mpp)
+        record.entries["slide"] = describe_slide(info)
         grid = make_grid(info, mpp=bundle.mpp, step=bundle.step, halo=bundle.halo)
         if record.is_current("tile", job.prints["tile"], [mask_path, table_path]):
             noted = record.notes("tile")
@@ -158,6 +159,17 @@ def tile_slide(job: Job, record: SlideRecord) -> Tiling:
     }
     record.finish("tile", job.prints["tile"], seconds=time.monotonic() - started, notes=notes)
     return Tiling(info, grid, tissue, tiles)
+
+
+def describe_slide(info: SlideInfo) -> dict[str, Any]:
+    """Give what a record keeps of a slide."""
+    return {
+        "path": str(info.path),
+        "size_l0": list(info.size_l0),
+        "mpp_l0": list(info.mpp_l0),
+        "bounds_l0": list(info.bounds_l0),
+        "format": info.vendor,
+    }
 
 
 def _tissue(job: Job, slide: Slide) -> TissueMask:
@@ -270,8 +282,3 @@ def to_level_0(nuclei: gpd.GeoDataFrame, grid: Grid) -> gpd.GeoDataFrame:
     """Move polygons from grid pixels to level-0 pixels."""
     moved = shapely.transform(nuclei.geometry.to_numpy(), lambda xy: l0_from_px(xy, grid))
     return gpd.GeoDataFrame(nuclei.drop(columns="geometry"), geometry=moved, crs=None)
-
-
-def settings_of(job: Job) -> dict[str, object]:
-    """Give the settings that were resolved for a slide, for reports."""
-    return asdict(job.config)

@@ -1,0 +1,72 @@
+"""What a run says of all its slides: one table of scores, one of regions, one of failures, one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+
+from pathopan.classes import Taxonomy
+from pathopan.definitions import definitions
+from pathopan.export.geoparquet import read_geoparquet, write_geoparquet, write_table
+from pathopan.export.qupath import write_import_script
+from pathopan.export.report import write_cohort_report
+from pathopan.outputs import read_slide_json
+from pathopan.pages import cohort_page
+from pathopan.result import open_result
+from pathopan.scores import SlideScore, failed_score, scores_table
+from pathopan.tables import Column, Schema, regions_schema
+
+FAILURE_COLUMNS = ("slide_id", "path", "stage", "error", "message", "what_to_do")
+
+
+def write_cohort_tables(out: Path, *, taxonomy: Taxonomy) -> None:
+    """Sum up every slide in a run's folder, also those of earlier commands.
+
+    Writes ``scores.csv``, ``scores.parquet``, ``regions.parquet``, ``failures.csv``, ``report.html`` and the script
+    that imports everything into a QuPath project.
+    """
+    slides = list(_slides(out))
+    scores = [_score_of(name, score, record) for name, score, record in slides]
+    table = scores_table(scores, taxonomy)
+    write_table(out / "scores.csv", table)
+    write_table(out / "scores.parquet", table)
+    failures = [record["failure"] for _, _, record in slides if "failure" in record]
+    write_table(out / "failures.csv", pd.DataFrame(failures).reindex(columns=[*FAILURE_COLUMNS]).astype("str"))
+    done = [name for name, score, record in slides if score is not None and "failure" not in record]
+    _write_regions(out, done, taxonomy)
+    write_import_script(
+        out, taxonomy=taxonomy, slide_files={name: Path(record["path"]).name for name, _, record in slides}
+    )
+    page = cohort_page(open_result(out), title=out.resolve().name, definitions=definitions(taxonomy))
+    write_cohort_report(out / "report.html", page)
+
+
+def _slides(out: Path) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any]]]:
+    """Yield each slide's name, its score if it has one, and its record."""
+    for folder in sorted((out / "slides").iterdir()):
+        score, record = read_slide_json(folder)
+        if record:
+            yield folder.name, score, record
+
+
+def _score_of(name: str, score: dict[str, Any] | None, record: dict[str, Any]) -> SlideScore:
+    if score is None or "failure" in record:
+        return failed_score(name, record.get("failure", {}).get("message", "not complete; run it again"))
+    return SlideScore(**{key: value for key, value in score.items() if key not in ("reasons", "fields")})
+
+
+def _write_regions(out: Path, names: list[str], taxonomy: Taxonomy) -> None:
+    schema = regions_schema(taxonomy)
+    wide = Schema("regions", (Column("slide_id", "str", "", "slide"), *schema.columns))
+    tables = []
+    for name in names:
+        regions = read_geoparquet(out / "slides" / name / "regions.parquet", schema=schema)
+        regions.insert(0, "slide_id", name)
+        tables.append(regions)
+    kept = [table for table in tables if len(table)]
+    found = gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=None) if kept else wide.empty()
+    write_geoparquet(out / "regions.parquet", found, schema=wide)
