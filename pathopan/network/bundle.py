@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,30 @@ class Bundle:
         if self.step <= 0 or self.halo < 0 or (self.step + 2 * self.halo) % 32:
             msg = f"bundle {self.name!r}: step {self.step} + 2 x halo {self.halo} must be a positive multiple of 32"
             raise IncompatibleBundle(msg)
+        if not (math.isfinite(self.mpp) and self.mpp > 0):
+            msg = f"bundle {self.name!r}: mpp {self.mpp} must be a positive number"
+            raise IncompatibleBundle(msg)
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            msg = (
+                f"bundle {self.name!r}: mean and std must each be three numbers, std positive: {self.mean}, {self.std}"
+            )
+            raise IncompatibleBundle(msg)
 
     def build(self, *, weights: str | None = None) -> nn.Module:
-        """Build the network, without the bundle's weights."""
-        net: nn.Module = ARCHITECTURES[self.architecture](
-            len(self.taxonomy.regions), len(self.taxonomy.nuclei), weights=weights, **self.arguments
-        )
+        """Build the network, without the bundle's weights.
+
+        Raises
+        ------
+        IncompatibleBundle
+            If the architecture does not take the bundle's arguments.
+        """
+        try:
+            net: nn.Module = ARCHITECTURES[self.architecture](
+                len(self.taxonomy.regions), len(self.taxonomy.nuclei), weights=weights, **self.arguments
+            )
+        except TypeError as error:
+            msg = f"bundle {self.name!r}: {self.architecture} cannot be built with {self.arguments}: {error}"
+            raise IncompatibleBundle(msg) from error
         return net
 
 
@@ -177,13 +196,9 @@ def save_bundle(folder: Path, bundle: Bundle, net: nn.Module) -> Bundle:
     }
     counters = {key: torch.zeros(()) for key in net.state_dict() if key.endswith("num_batches_tracked")}
     blob = save_tensors({**tensors, **counters})
-    saved = Bundle(**{**_shallow(bundle), "sha256": hashlib.sha256(blob).hexdigest()})
+    saved = replace(bundle, sha256=hashlib.sha256(blob).hexdigest())
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         (temporary / "weights.safetensors").write_bytes(blob)
         (temporary / "bundle.json").write_text(json.dumps(asdict(saved), indent=2) + "\n", encoding="utf-8")
     return saved
-
-
-def _shallow(bundle: Bundle) -> dict[str, Any]:
-    return {f.name: getattr(bundle, f.name) for f in fields(Bundle)}
