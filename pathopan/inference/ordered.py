@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from pathopan.errors import PathopanError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -13,13 +15,14 @@ ResultT = TypeVar("ResultT")
 
 def ordered_map(
     function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, workers: int, ahead: int | None = None
-) -> Iterator[ResultT]:
+) -> Generator[ResultT, None, None]:
     """Apply a function to each item in threads; yield the results in the items' order.
 
     Parameters
     ----------
     function : callable
         Must not depend on the order of its calls. An exception surfaces when its item's turn comes.
+        So does an error of pathopan's own while an item is drawn.
     items : iterable
         Drawn from the caller's thread, at most ``ahead`` items before they are needed: this bounds the memory.
     workers : int
@@ -39,8 +42,8 @@ def ordered_map(
     pending: deque[Future[ResultT]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for item in items:
-                pending.append(pool.submit(function, item))
+            for future in _submitted(pool, function, items):
+                pending.append(future)
                 if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
@@ -48,3 +51,16 @@ def ordered_map(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def _submitted(
+    pool: ThreadPoolExecutor, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+) -> Iterator[Future[ResultT]]:
+    """Draw items and hand them to the threads; one that cannot be drawn takes its turn as a failed result."""
+    try:
+        for item in items:
+            yield pool.submit(function, item)
+    except PathopanError as error:
+        failed: Future[ResultT] = Future()
+        failed.set_exception(error)
+        yield failed

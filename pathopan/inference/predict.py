@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -78,16 +79,17 @@ def predict_tiles(
         If a window cannot be read, at that tile's turn.
     """
     readers = _Readers(open_reader)
-    try:
+    with ExitStack() as stages:  # the last one stops first, and no slide is closed while a thread may read it
+        stages.callback(readers.close)
         images = ordered_map(lambda t: (t, readers.current().read(t.read, task.grid.mpp)), tiles, workers=workers)
+        stages.enter_context(closing(images))
         looked = ordered_map(
             lambda batch: _look(runtime, batch),
             _batched(images, batch_size),
             workers=min(workers, runtime.streams),
         )
+        stages.enter_context(closing(looked))
         yield from ordered_map(lambda item: decode_tile(*item, task=task), chain.from_iterable(looked), workers=workers)
-    finally:
-        readers.close()
 
 
 def _batched(items: Iterable[tuple[Tile, Rgb]], size: int) -> Iterator[tuple[tuple[Tile, Rgb], ...]]:

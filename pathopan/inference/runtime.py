@@ -7,6 +7,7 @@ result cannot depend on the batch size.
 from __future__ import annotations
 
 import threading
+import warnings
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -85,12 +86,12 @@ class OpenVinoRuntime:
         import openvino
 
         side = bundle.step + 2 * bundle.halo
-        example = torch.zeros(
-            (1, 64, 64, 3), dtype=torch.uint8
-        )  # tracing is quicker on a small one; shapes are not baked in
-        converted = openvino.convert_model(
-            InferenceNet(net, bundle.mean, bundle.std).eval(), example_input=example, input=[(1, side, side, 3)]
-        )
+        example = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)  # tracing is quicker on a small one; no shape is kept
+        with warnings.catch_warnings():  # torch announces what comes after tracing, and openvino traces
+            warnings.simplefilter("ignore")
+            converted = openvino.convert_model(
+                InferenceNet(net, bundle.mean, bundle.std).eval(), example_input=example, input=[(1, side, side, 3)]
+            )
         self.streams = 2
         settings = {"NUM_STREAMS": str(self.streams), "PERFORMANCE_HINT": "THROUGHPUT"}
         if precision != "auto":
@@ -135,6 +136,9 @@ def open_runtime(
     RuntimeUnavailable
         If the device or the runtime asked for is not there.
     """
+    if device == "cuda" and runtime == "openvino":
+        msg = "runtime 'openvino' runs on a CPU only; use --device cpu, or --set inference.runtime=torch"
+        raise RuntimeUnavailable(msg)
     if device == "cuda" and not torch.cuda.is_available():
         msg = "device 'cuda' was asked for, but torch sees none; use --device cpu, or install a CUDA build of torch"
         raise RuntimeUnavailable(msg)
