@@ -177,3 +177,50 @@ def evaluate(
     if out:
         write_tables(found, out)
         typer.echo(f"tables: {out}")
+
+
+@app.command()
+def score(
+    out: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    config: ConfigFile = None,
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Score a finished run again with other settings, from its files; prints what changed.
+
+    Example: pathopan score results --set objects.near_um=100
+    """
+    from pathopan.rescore import rescore_run
+
+    changes = rescore_run(out, load_config(config or out / "config.yaml", overrides=set_))
+    typer.echo("\n".join(changes) or "no headline score changed")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    csv: Annotated[bool, typer.Option(help="Write nuclei.csv and regions.csv too.")] = False,
+    config: ConfigFile = None,
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Write QuPath files, reports and tables of a finished run again.
+
+    Example: pathopan export results --csv --set export.nuclei=points
+    """
+    from pathopan.rescore import export_run
+
+    typer.echo(
+        "\n".join(map(str, export_run(out, load_config(config or out / "config.yaml", overrides=set_), csv=csv)))
+    )
+
+
+@app.command()
+def verify(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Check that label maps, tables, GeoJSON and scores of a run agree; exit 1 and a line for each violation.
+
+    Example: pathopan verify results
+    """
+    from pathopan.verify import verify_run
+
+    violations = verify_run(out)
+    typer.echo("\n".join(violations) or "everything agrees")
+    raise typer.Exit(1 if violations else 0)

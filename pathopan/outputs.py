@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +21,9 @@ from pathopan.export.report import write_slide_report
 from pathopan.files import remove
 from pathopan.objects import CompartmentRules, SlideObjects, find_objects
 from pathopan.pages import slide_page
-from pathopan.record import SlideRecord, read_json, write_json
+from pathopan.record import SlideRecord, fingerprint, read_json, write_json
 from pathopan.result import SlideResult
 from pathopan.scores import ScoreRules, score_regions, score_slide
-from pathopan.stages import Job
 from pathopan.stitcher.ngff import open_panoptic
 from pathopan.stitcher.store import region_map
 from pathopan.tables import nuclei_schema, regions_schema
@@ -32,32 +31,50 @@ from pathopan.tables import nuclei_schema, regions_schema
 RulesT = TypeVar("RulesT", CompartmentRules, ScoreRules)
 
 
-def score_files(folder: Path) -> list[Path]:
-    """Name what scoring leaves in a slide's folder."""
-    return [folder / name for name in ("panoptic.ome.zarr", "nuclei.parquet", "regions.parquet", "score.json")]
+@dataclass(frozen=True)
+class Place:
+    """One slide's results on disk, and the settings that scores and exports follow."""
+
+    slide_id: str
+    folder: Path
+    taxonomy: Taxonomy
+    config: Config
+    prints: dict[str, str]  # fingerprints of the stages score and export
+
+    @property
+    def score_files(self) -> list[Path]:
+        """What scoring leaves behind."""
+        names = ("panoptic.ome.zarr", "nuclei.parquet", "regions.parquet", "score.json")
+        return [self.folder / name for name in names]
+
+    @property
+    def export_files(self) -> list[Path]:
+        """What exporting leaves behind."""
+        files = [self.folder / f"{self.slide_id}.regions.geojson", self.folder / "report.html"]
+        nuclei = self.folder / f"{self.slide_id}.nuclei.geojson.gz"
+        return files if self.config.export.nuclei == "none" else [*files, nuclei]
 
 
-def export_files(folder: Path, slide_id: str, *, nuclei: str) -> list[Path]:
-    """Name what exporting leaves in a slide's folder."""
-    files = [folder / f"{slide_id}.regions.geojson", folder / "report.html"]
-    return files if nuclei == "none" else [*files, folder / f"{slide_id}.nuclei.geojson.gz"]
+def later_prints(stitch_print: str, config: Config) -> dict[str, str]:
+    """Sum up what the last stages depend on, beyond the stitched slide: their settings."""
+    score = fingerprint(stitch_print, str(config.objects), str(config.scores))
+    return {"score": score, "export": fingerprint(score, str(config.export))}
 
 
-def is_complete(job: Job, record: SlideRecord) -> bool:
+def is_complete(place: Place, record: SlideRecord) -> bool:
     """Say whether everything that these settings lead to is there."""
-    exported = export_files(job.folder, job.entry.slide_id, nuclei=job.config.export.nuclei)
-    return record.is_current("score", job.prints["score"], score_files(job.folder)) and record.is_current(
-        "export", job.prints["export"], exported
+    return record.is_current("score", place.prints["score"], place.score_files) and record.is_current(
+        "export", place.prints["export"], place.export_files
     )
 
 
-def score_files_of_slide(job: Job, record: SlideRecord) -> None:
+def score_to_files(place: Place, record: SlideRecord) -> None:
     """Find objects and score them; writes ``nuclei.parquet``, ``regions.parquet`` and ``score.json``."""
-    if record.is_current("score", job.prints["score"], score_files(job.folder)):
+    if record.is_current("score", place.prints["score"], place.score_files):
         return
     started = time.monotonic()
-    write_scores(job.folder, record, config=job.config, taxonomy=job.taxonomy)
-    record.finish("score", job.prints["score"], seconds=time.monotonic() - started)
+    write_scores(place.folder, record, config=place.config, taxonomy=place.taxonomy)
+    record.finish("score", place.prints["score"], seconds=time.monotonic() - started)
 
 
 def write_scores(folder: Path, record: SlideRecord, *, config: Config, taxonomy: Taxonomy) -> None:
@@ -108,20 +125,19 @@ def rules_from(kind: Callable[..., RulesT], config: Config) -> RulesT:
     return kind(**{name: value for name, value in values.items() if name in names})
 
 
-def export_slide(job: Job, record: SlideRecord, *, run: dict[str, Any]) -> None:
+def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -> None:
     """Write GeoJSON for QuPath and the slide's page."""
-    slide_id, config = job.entry.slide_id, job.config.export
-    if record.is_current("export", job.prints["export"], export_files(job.folder, slide_id, nuclei=config.nuclei)):
+    if record.is_current("export", place.prints["export"], place.export_files):
         return
     started = time.monotonic()
-    taxonomy = job.taxonomy
-    result = SlideResult(slide_id, job.folder, taxonomy)
+    slide_id, config, taxonomy = place.slide_id, place.config.export, place.taxonomy
+    result = SlideResult(slide_id, place.folder, taxonomy)
     regions = write_regions_geojson(
-        job.folder / f"{slide_id}.regions.geojson", result.regions, taxonomy=taxonomy, slide_id=slide_id
+        place.folder / f"{slide_id}.regions.geojson", result.regions, taxonomy=taxonomy, slide_id=slide_id
     )
     nuclei = write_nuclei_geojson(
-        job.folder / f"{slide_id}.nuclei.geojson.gz",
-        iter_geoparquet(job.folder / "nuclei.parquet", schema=nuclei_schema(taxonomy)),
+        place.folder / f"{slide_id}.nuclei.geojson.gz",
+        iter_geoparquet(place.folder / "nuclei.parquet", schema=nuclei_schema(taxonomy)),
         taxonomy=taxonomy,
         slide_id=slide_id,
         form=config.nuclei,  # type: ignore[arg-type]
@@ -130,14 +146,14 @@ def export_slide(job: Job, record: SlideRecord, *, run: dict[str, Any]) -> None:
     page = slide_page(
         result, run=run, definitions=definitions(taxonomy), field_densities=_field_densities(result.score)
     )
-    write_slide_report(job.folder / "report.html", page)
+    write_slide_report(place.folder / "report.html", page)
     notes = {
         "geojson": {
             "regions": {"objects": regions.objects, "repaired": regions.repaired, "dropped": regions.dropped},
             "nuclei": {"objects": nuclei.objects, "repaired": nuclei.repaired, "dropped": nuclei.dropped},
         }
     }
-    record.finish("export", job.prints["export"], seconds=time.monotonic() - started, notes=notes)
+    record.finish("export", place.prints["export"], seconds=time.monotonic() - started, notes=notes)
 
 
 def _field_densities(score: dict[str, Any]) -> list[float]:

@@ -15,7 +15,7 @@ from pathopan.cohort import write_cohort_tables
 from pathopan.config import Config
 from pathopan.errors import MissingMpp, PathopanError, SlideError, UnreadableSlide, UpsamplingRefused
 from pathopan.manifest import SlideEntry
-from pathopan.outputs import export_slide, is_complete, score_files_of_slide
+from pathopan.outputs import Place, export_to_files, is_complete, score_to_files
 from pathopan.record import SlideRecord, command_line, now, versions, write_json
 from pathopan.stages import Engine, Job, Progress, predict_slide, stitch_slide, tile_slide
 
@@ -93,7 +93,8 @@ def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[st
     SlideError
         If the slide cannot be read, has no mpp, or is too coarse.
     """
-    if is_complete(job, record):
+    place = Place(job.entry.slide_id, job.folder, job.taxonomy, job.config, job.prints)
+    if is_complete(place, record):
         return False
     stitched = [job.folder / "panoptic.ome.zarr"]
     if not record.is_current("stitch", job.prints["stitch"], stitched):
@@ -102,9 +103,9 @@ def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[st
         progress("stitch", len(tiling.tiles), len(tiling.tiles))
         stitch_slide(job, tiling, plan, record)
     progress("score", 0, 1)
-    score_files_of_slide(job, record)
+    score_to_files(place, record)
     progress("export", 0, 1)
-    export_slide(job, record, run=run)
+    export_to_files(place, record, run=run)
     return True
 
 

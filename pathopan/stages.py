@@ -25,6 +25,7 @@ from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.inference.shards import ShardPlan, read_nuclei, read_regions, shard_path, write_shard
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import Bundle, load_bundle, read_bundle
+from pathopan.outputs import later_prints
 from pathopan.record import SlideRecord, fingerprint
 from pathopan.slide import Slide, SlideInfo, check_mpp, open_slide, read_overview
 from pathopan.stitcher.audit import audit_seams
@@ -89,13 +90,11 @@ class Job:
                 inference.runtime, inference.precision, self.engine.device,
             ],
             "stitch": [config.stitcher, config.export.ngff, config.export.image_mpp],
-            "score": [config.objects, config.scores],
-            "export": [config.export],
         }  # fmt: skip
         prints, before = {}, ""
         for stage, parts in chain.items():
             before = prints[stage] = fingerprint(before, *(str(part) for part in parts))
-        return prints
+        return prints | later_prints(before, config)
 
 
 def _slide_print(entry: SlideEntry) -> str:

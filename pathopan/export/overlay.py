@@ -113,6 +113,10 @@ def draw_outlines(
     return drawn
 
 
+_BINS_PER_SIGMA = 6.0
+"""A Gaussian is smooth over its sixth: counts are binned by that, which makes wide ones hundreds of times cheaper."""
+
+
 def density_map(points_px: FloatMap, tissue: npt.NDArray[np.bool_], *, mpp: float, sigma_um: float = 100.0) -> FloatMap:
     """Smooth points into a density on tissue: a picture to look at, not a score.
 
@@ -133,14 +137,21 @@ def density_map(points_px: FloatMap, tissue: npt.NDArray[np.bool_], *, mpp: floa
         Points per mm2; NaN off the tissue. Smoothed counts are divided by the smoothed tissue area, so a border does
         not look empty.
     """
-    counts = np.zeros(tissue.shape, np.float64)
+    sigma = max(sigma_um / mpp, 0.5)
+    bin_px = max(1, int(sigma / _BINS_PER_SIGMA))
+    shape = [-(-size // bin_px) for size in tissue.shape]
+    counts = np.zeros(shape, np.float64)
     columns, rows = np.floor(np.asarray(points_px, np.float64).reshape(-1, 2)).astype(np.int64).T
     inside = (rows >= 0) & (columns >= 0) & (rows < tissue.shape[0]) & (columns < tissue.shape[1])
-    np.add.at(counts, (rows[inside], columns[inside]), 1.0)
-    sigma = max(sigma_um / mpp, 0.5)
-    smooth = cv2.GaussianBlur(counts, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
-    area = cv2.GaussianBlur(tissue.astype(np.float64), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
-    per_px = np.divide(smooth, area, out=np.full(tissue.shape, np.nan), where=tissue & (area > 0))
+    np.add.at(counts, (rows[inside] // bin_px, columns[inside] // bin_px), 1.0)
+    padded = np.pad(tissue, [(0, n * bin_px - size) for n, size in zip(shape, tissue.shape, strict=True)])
+    area = padded.reshape(shape[0], bin_px, shape[1], bin_px).sum(axis=(1, 3), dtype=np.float64)
+    smooth, filled = (
+        cv2.GaussianBlur(values, (0, 0), sigma / bin_px, borderType=cv2.BORDER_CONSTANT) for values in (counts, area)
+    )
+    coarse = np.divide(smooth, filled, out=np.zeros(shape), where=filled > 0)
+    wide = cv2.resize(coarse, (padded.shape[1], padded.shape[0]), interpolation=cv2.INTER_LINEAR)
+    per_px = np.where(tissue, wide[: tissue.shape[0], : tissue.shape[1]], np.nan)
     return np.asarray(per_px / (mpp / 1000.0) ** 2)
 
 

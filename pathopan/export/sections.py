@@ -252,7 +252,7 @@ def find_value(record: Mapping[str, Any], name: str) -> tuple[Any, str]:
     >>> find_value({"headline": {"a": None, "reasons": {"a": "no stroma"}}}, "a")
     (None, 'no stroma')
     """
-    if name in record:
+    if name in record and not isinstance(record[name], Mapping):
         return record[name], _texts(record.get("reasons")).get(name, str(record.get("reason") or ""))
     for key, value in record.items():
         if isinstance(value, Mapping) and key not in _RESERVED:

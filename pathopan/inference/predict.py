@@ -21,6 +21,7 @@ from pathopan.inference.runtime import Runtime, TileMaps
 from pathopan.network.targets import DecodeRules, decode
 from pathopan.slide.base import Slide
 from pathopan.slide.stain import hematoxylin_density
+from pathopan.tiler.glass import find_glass
 from pathopan.tiler.tissue import TissueMask
 
 Rgb = npt.NDArray[np.uint8]
@@ -126,14 +127,20 @@ class _Readers:
 
 
 def decode_tile(tile: Tile, image: Rgb, maps: TileMaps, *, task: DecodeTask) -> TilePrediction:
-    """Turn the network's maps of a read window into regions of the write window and nuclei as polygons."""
+    """Turn the network's maps of a read window into regions of the write window and nuclei as polygons.
+
+    Bare glass is background whatever the network says: tissue masks have a rim, and no denominator shall count it.
+    """
     inner = tile.write.relative_to(tile.read)
     ids = np.array([kind.id for kind in task.taxonomy.regions], dtype=np.uint8)
     x_um, y_um = (
         (np.arange(start, start + tile.write.width) + 0.5) * task.grid.mpp for start in (tile.write.x, tile.write.y)
     )
     inside = _is_tissue(task.tissue, x_um[None, :], y_um[:, None])
-    region = np.where(inside, ids[maps.region[inner.slices]], np.uint8(UNANALYSED))
+    region = ids[maps.region[inner.slices]]
+    for background in task.taxonomy.region_ids("background")[:1]:
+        region[find_glass(image, mpp=task.grid.mpp)[inner.slices]] = background
+    region = np.where(inside, region, np.uint8(UNANALYSED))
     instances, prob = decode(maps.shape[0], maps.shape[1], maps.shape[2:], rules=task.rules)
     return TilePrediction(tile, region, _nuclei(tile, image, instances, prob, maps.nucleus, task=task))
 

@@ -17,7 +17,7 @@ import shapely
 
 from pathopan.classes import Taxonomy
 from pathopan.objects.bed import find_bed, paint_mask
-from pathopan.objects.distances import DISTANCE_ROWS, distance_px
+from pathopan.objects.distances import DISTANCE_ROWS, MaskOf, distance_px, nearest_px
 from pathopan.objects.regions import ClassMap, strips
 
 PlaceMap = npt.NDArray[np.uint16]
@@ -207,8 +207,9 @@ def find_compartments(
     whole slide here, so no seam cuts it. Front and bands: reference histomics lattice, 50 and 200 um.
     """
     places = classes.astype(np.uint16)
+    del classes  # a caller that gives its only reference gets the memory back
     if drawn.excluded is not None:
-        places[paint_mask(drawn.excluded, classes.shape)] |= DRAWN_OUT
+        places[paint_mask(drawn.excluded, places.shape)] |= DRAWN_OUT
     _mark_buffer(places, taxonomy, rules.exclusion_buffer_um / mpp)
     part = part_of_place(taxonomy)
     tumor, stroma = part == PARTS.index("tumor"), np.isin(part, [PARTS.index(name) for name in _STROMA])
@@ -221,11 +222,11 @@ def find_compartments(
             min_piece_mm2=rules.bed_min_piece_mm2,
             concavity=rules.bed_concavity,
         )
-    places[paint_mask(bed, classes.shape)] |= BED
+    places[paint_mask(bed, places.shape)] |= BED
     _mark_margin(places, rules.margin_um / mpp)
     _mark_associated(places, tumor, stroma, rules, mpp)
-    distance = _mark_bands(places, tumor, stroma, (rules, mpp), points)
-    return Compartments(places, bed, distance)
+    _mark_bands(places, tumor, stroma, rules, mpp)
+    return Compartments(places, bed, _distances(places, tumor, stroma, mpp, points))
 
 
 def _set(places: PlaceMap, rows: slice, where: npt.NDArray[np.bool_], bit: int) -> None:
@@ -274,48 +275,32 @@ def _mark_associated(places: PlaceMap, tumor: Lookup, stroma: Lookup, rules: Com
         _set(places, rows, (away - 0.5 <= radius) & stroma[places[rows]], ASSOCIATED)
 
 
-def _mark_bands(
-    places: PlaceMap,
-    tumor: Lookup,
-    stroma: Lookup,
-    lengths: tuple[CompartmentRules, float],
-    points: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """Mark front, near and mid; measure from the points to tumor, or inside it to stroma."""
-    rules, mpp = lengths
-    distance = np.full(len(points), np.nan)
-    order = np.argsort(points, kind="stable")
-    in_tumor = (
-        tumor[places.reshape(-1)[points]] & (points >= 0)
-        if len(points) and places.size
-        else np.zeros(len(points), bool)
-    )
+def _mark_bands(places: PlaceMap, tumor: Lookup, stroma: Lookup, rules: CompartmentRules, mpp: float) -> None:
+    """Mark tumor front, near and mid stroma."""
     for rows in strips(len(places), DISTANCE_ROWS):
-        first = rows.start * places.shape[1]
-        here = order[slice(*np.searchsorted(points[order], (first, rows.stop * places.shape[1])))]
-        inside, outside = here[in_tumor[here]], here[~in_tumor[here]]
         is_tumor, is_stroma = tumor[places[rows]], stroma[places[rows]]
-        away = distance_px(
-            lambda wanted: tumor[places[wanted]],
-            rows,
-            len(places),
-            limit=rules.mid_um / mpp + 1,
-            exact_at=points[outside] - first,
-        )
-        away = (away - np.float32(0.5)) * np.float32(mpp)
-        distance[outside] = away.reshape(-1)[points[outside] - first]
-        _set(places, rows, is_stroma & (away <= rules.near_um), NEAR)
-        _set(places, rows, is_stroma & (away > rules.near_um) & (away <= rules.mid_um), MID)
-        del away
-        depth = distance_px(
-            lambda wanted: stroma[places[wanted]],
-            rows,
-            len(places),
-            limit=rules.front_um / mpp + 1,
-            exact_at=points[inside] - first,
-        )
-        depth = (depth - np.float32(0.5)) * np.float32(mpp)
-        distance[inside] = -depth.reshape(-1)[points[inside] - first]
-        _set(places, rows, is_tumor & (depth <= rules.front_um), FRONT)
-    distance[np.isinf(distance)] = np.nan
+        away = distance_px(_mask_of(places, tumor), rows, len(places), limit=rules.mid_um / mpp + 1)
+        near = away - 0.5 <= rules.near_um / mpp
+        _set(places, rows, is_stroma & near, NEAR)
+        _set(places, rows, is_stroma & ~near & (away - 0.5 <= rules.mid_um / mpp), MID)
+        depth = distance_px(_mask_of(places, stroma), rows, len(places), limit=rules.front_um / mpp + 1)
+        _set(places, rows, is_tumor & (depth - 0.5 <= rules.front_um / mpp), FRONT)
+
+
+def _distances(
+    places: PlaceMap, tumor: Lookup, stroma: Lookup, mpp: float, points: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Measure from points to the nearest tumor or, negative, from those in tumor to the nearest stroma."""
+    distance = np.full(len(points), np.nan)
+    known = np.flatnonzero(points >= 0)
+    rows, columns = np.divmod(points[known], max(places.shape[1], 1))
+    in_tumor = tumor[places[rows, columns]]
+    for chosen, target, sign in ((~in_tumor, tumor, 1.0), (in_tumor, stroma, -1.0)):
+        mask_of = _mask_of(places, target)
+        found = nearest_px(mask_of, len(places), rows=rows[chosen], columns=columns[chosen])
+        distance[known[chosen]] = np.where(np.isfinite(found), sign * (found - 0.5) * mpp, np.nan)
     return distance
+
+
+def _mask_of(places: PlaceMap, lookup: Lookup) -> MaskOf:
+    return lambda wanted: lookup[places[wanted]]

@@ -13,7 +13,7 @@ from pathopan.classes import Taxonomy
 from pathopan.contours import paint
 from pathopan.errors import UnknownLabel
 from pathopan.objects.compartments import Drawn
-from pathopan.objects.regions import ClassMap, strips
+from pathopan.objects.regions import STRIP_ROWS, ClassMap, strips
 
 EXCLUDE_NAMES = ("exclude", "excluded")
 """Annotations of this name are in no denominator, whatever class lies below."""
@@ -84,7 +84,7 @@ def burn_annotations(
             raise UnknownLabel(msg)
     burned = classes.copy()
     painted = paint(shapes, shape=classes.shape)
-    for rows in strips(len(classes)):
+    for rows in strips(len(classes), STRIP_ROWS):
         over = (painted[rows] > 0) & (classes[rows] > 0)
         burned[rows][over] = painted[rows][over]
     return Burned(burned, Drawn(_union(annotations, EXCLUDE_NAMES), _union(annotations, BED_NAMES)))

@@ -16,7 +16,7 @@ from scipy.sparse import csgraph
 
 IntArray = npt.NDArray[np.integer]
 
-LINES = 256
+LINES = 128
 """Pixel borders examined at once: bounds temporary memory, changes no result."""
 
 
@@ -51,12 +51,15 @@ def region_outlines(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.object_]:
     count = int(ids.max(initial=0))
     if count == 0:
         return np.empty(0, object)
+    ring, corners, label = _rings(*_borders(ids), ids.shape)
+    return _assemble(ring, corners, label, count)
+
+
+def _borders(ids: npt.NDArray[np.integer]) -> tuple[_Runs, _Runs]:
+    """Find all runs, across and down, each with its region to the right."""
     eastward, westward = _runs(ids)
     northward, southward = _runs(ids.T)
-    across = _joined(eastward, _reversed(westward))
-    down = _joined(_reversed(northward), southward)
-    ring, x, y, label = _rings(across, down, ids.shape)
-    return _assemble(ring, np.column_stack([x, y]).astype(np.float64), label, count)
+    return _joined(eastward, _reversed(westward)), _joined(_reversed(northward), southward)
 
 
 def _runs(ids: npt.NDArray[np.integer]) -> tuple[_Runs, _Runs]:
@@ -95,8 +98,8 @@ def _reversed(runs: _Runs) -> _Runs:
     return runs._replace(start=runs.end, end=runs.start)
 
 
-def _rings(across: _Runs, down: _Runs, shape: tuple[int, int]) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Chain runs into simple rings; give ring number, corner x and y, and label, ring by ring in walking order."""
+def _rings(across: _Runs, down: _Runs, shape: tuple[int, int]) -> tuple[IntArray, IntArray, IntArray]:
+    """Chain runs into simple rings; give ring number, corner (x, y) and label, ring by ring in walking order."""
     height, width = shape
     n_across = len(across.label)
 
@@ -120,9 +123,8 @@ def _rings(across: _Runs, down: _Runs, shape: tuple[int, int]) -> tuple[IntArray
     del ends, starts
     _untie(follower, np.concatenate(tied))
     order, ring = _walk(follower)
-    x = np.concatenate([across.start, down.line])[order]
-    y = np.concatenate([across.line, down.start])[order]
-    return ring, x, y, np.concatenate([across.label, down.label])[order]
+    x, y = np.concatenate([across.start, down.line]), np.concatenate([across.line, down.start])
+    return ring, np.column_stack([x[order], y[order]]), np.concatenate([across.label, down.label])[order]
 
 
 def _match(follower: IntArray, ends: IntArray, starts: IntArray, offset: tuple[int, int]) -> IntArray:
@@ -165,20 +167,21 @@ def _walk(follower: IntArray) -> tuple[IntArray, IntArray]:
     return order, member[order]
 
 
-def _assemble(ring: IntArray, corners: npt.NDArray[np.float64], label: IntArray, count: int) -> npt.NDArray[np.object_]:
+def _assemble(ring: IntArray, corners: IntArray, label: IntArray, count: int) -> npt.NDArray[np.object_]:
     """Build one polygon a label from its rings."""
     begin = np.flatnonzero(np.diff(ring, prepend=-1))
     following = np.roll(corners, -1, axis=0)
     following[np.append(begin[1:], len(corners)) - 1] = corners[begin]
-    cross = corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]
-    hole = np.add.reduceat(cross, begin) < 0
+    # The area by Green's theorem: x dy along the ring.
+    hole = np.add.reduceat(corners[:, 0] * (following[:, 1].astype(np.int64) - corners[:, 1]), begin) < 0
     owner = label[begin].astype(np.int64) - 1
     several = np.bincount(owner[~hole], minlength=count) > 1
     chosen = (corners[:, 0] == following[:, 0]) & several[label - 1]
     ends = _row_ends(corners[chosen], following[chosen, 1], label[chosen], ring[chosen])
+    del following, chosen
     pieces, piece = _pieces(owner, several, ends)
     order = np.lexsort((hole, piece))
-    rings = np.asarray(shapely.linearrings(corners, indices=ring))
+    rings = np.asarray(shapely.linearrings(corners.astype(np.float64), indices=ring))
     polygons = shapely.polygons(rings[order], indices=piece[order])
     owner_of = np.empty(pieces, np.int64)
     owner_of[piece] = owner
@@ -190,9 +193,7 @@ def _assemble(ring: IntArray, corners: npt.NDArray[np.float64], label: IntArray,
     return outlines
 
 
-def _row_ends(
-    corners: npt.NDArray[np.float64], next_y: npt.NDArray[np.float64], label: IntArray, ring: IntArray
-) -> tuple[IntArray, IntArray]:
+def _row_ends(corners: IntArray, next_y: IntArray, label: IntArray, ring: IntArray) -> tuple[IntArray, IntArray]:
     """Give the rings at the left and the right end of each row of pixels that lies between upright runs."""
     x, y = corners.astype(np.int64).T
     length = np.abs(next_y - y).astype(np.int64)

@@ -28,7 +28,7 @@ IdMap = npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
 _Row = npt.NDArray[Any]
 
-STRIP_ROWS = 1024
+STRIP_ROWS = 512
 """Rows handled at once: bounds temporary memory, changes no result."""
 
 _NEIGHBORS = ((0, 1), (1, -1), (1, 0), (1, 1))
@@ -47,7 +47,7 @@ class RegionMap:
         """Give the (Y, X) classes after small islands have joined what surrounds them."""
         class_of = np.concatenate([np.arange(255, -1, -1), self.class_ids]).astype(np.uint8)
         classes = np.empty(self.ids.shape, np.uint8)
-        for rows in strips(len(classes)):
+        for rows in strips(len(classes), STRIP_ROWS):
             classes[rows] = class_of[self.ids[rows] + 255]
         return classes
 
@@ -104,7 +104,7 @@ def find_regions(classes: ClassMap, *, taxonomy: Taxonomy, mpp: float, min_regio
     small = (n_pixels * mpp**2 < min_region_um2) & ~protected
     owner = _join_islands(owner, small, contacts)
     ids = _number(owner, contacts, np.isin(owner, (UNANALYSED, *taxonomy.region_ids("background"))))
-    for rows in strips(len(labels)):
+    for rows in strips(len(labels), STRIP_ROWS):
         labels[rows] = ids[labels[rows]]
     is_region = ids > 0
     count = int(ids.max(initial=0))
@@ -114,7 +114,7 @@ def find_regions(classes: ClassMap, *, taxonomy: Taxonomy, mpp: float, min_regio
     return RegionMap(labels, class_ids, sizes)
 
 
-def strips(n_rows: int, height: int = STRIP_ROWS) -> Iterator[slice]:
+def strips(n_rows: int, height: int) -> Iterator[slice]:
     """Yield slices that cover the rows from top to bottom.
 
     Examples
@@ -176,7 +176,7 @@ def _check_classes(classes: ClassMap, taxonomy: Taxonomy) -> None:
 
 def _values(classes: ClassMap) -> IntArray:
     counts = np.zeros(256, np.int64)
-    for rows in strips(len(classes)):
+    for rows in strips(len(classes), STRIP_ROWS):
         counts += np.bincount(classes[rows].ravel(), minlength=256)
     return np.flatnonzero(counts)
 
@@ -185,7 +185,7 @@ def _label(classes: ClassMap) -> tuple[IdMap, IntArray, IntArray]:
     """Label components of equal class in row-major order of first pixels; give class and size of each."""
     labels = np.zeros(classes.shape, np.int32)
     owners, seams, total = [np.zeros(1, np.int64)], [], 0
-    for rows in strips(len(classes)):
+    for rows in strips(len(classes), STRIP_ROWS):
         # scikit-image numbers components in raster order of their first pixels, which the region ids rely on.
         piece, count = measure.label(classes[rows], connectivity=2, background=UNANALYSED, return_num=True)
         owner = np.zeros(count + 1, np.int64)
@@ -199,7 +199,7 @@ def _label(classes: ClassMap) -> tuple[IdMap, IntArray, IntArray]:
     leader = _leaders(total + 1, first, second)
     dense, compact = np.unique(leader, return_inverse=True)
     sizes = np.zeros(len(dense), np.int64)
-    for rows in strips(len(classes)):
+    for rows in strips(len(classes), STRIP_ROWS):
         labels[rows] = compact[labels[rows]]
         sizes += np.bincount(labels[rows].ravel(), minlength=len(dense))
     return labels, owner[dense], sizes
@@ -239,7 +239,7 @@ def _contacts(labels: IdMap, small: npt.NDArray[np.bool_]) -> _Contacts:
     keys, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     count = len(small)
     if small[1:].any():
-        for rows in strips(len(labels)):
+        for rows in strips(len(labels), STRIP_ROWS):
             found, times = np.unique(_touching(labels[rows.start : rows.stop + 1], small), return_counts=True)
             keys.append(found)
             weights.append(times)

@@ -21,7 +21,7 @@ from pathopan.objects.compartments import (
     partition_of_place,
 )
 from pathopan.objects.features import NUCLEI_AT_ONCE, morphology, pixels_of, values_at
-from pathopan.objects.regions import ClassMap, IdMap, find_regions, regions_table, strips
+from pathopan.objects.regions import STRIP_ROWS, ClassMap, IdMap, find_regions, regions_table, strips
 from pathopan.tables import nuclei_schema
 
 
@@ -42,7 +42,7 @@ class SlideObjects:
     def classes(self) -> ClassMap:
         """Give the (Y, X) region classes after small islands have joined what surrounds them."""
         classes = np.empty(self.places.shape, np.uint8)
-        for rows in strips(len(classes)):
+        for rows in strips(len(classes), STRIP_ROWS):
             classes[rows] = self.places[rows] & 255
         return classes
 
@@ -102,10 +102,10 @@ def find_objects(
     measured = _measured(detections, taxonomy, (mpp / scale_l0[0], mpp / scale_l0[1]))
     points = pixels_of(measured["x_um"].to_numpy(), measured["y_um"].to_numpy(), mpp=mpp, shape=classes.shape)
     region_id = np.maximum(values_at(regions.ids, points, outside=0), 0).astype(np.int64)
-    filtered = regions.classes()
-    del regions
+    filtered = [regions.classes()]
+    del regions  # the two largest maps must not live at once with those of the compartments
     found = find_compartments(
-        filtered, taxonomy=taxonomy, mpp=mpp, rules=rules, points=points, drawn=_scaled(drawn, scale_l0)
+        filtered.pop(), taxonomy=taxonomy, mpp=mpp, rules=rules, points=points, drawn=_scaled(drawn, scale_l0)
     )
     names = np.array(PARTITION, dtype=object)
     place = values_at(found.places, points, outside=0)

@@ -1,0 +1,38 @@
+"""Bare glass and empty lumen at the network's own resolution, where the tissue mask is too coarse to cut them out."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+BLUR_UM = 4.0
+"""Gaussian over which brightness and texture are judged."""
+
+LEVEL = 225.0
+"""Mean RGB above which flat pixels are glass."""
+
+TEXTURE = 6.0
+"""Standard deviation of the gray level that still counts as flat: pale fibrous tissue is bright and textured."""
+
+
+def find_glass(image: npt.NDArray[np.uint8], *, mpp: float) -> npt.NDArray[np.bool_]:
+    """Find bare glass and empty lumen: bright and without texture.
+
+    Parameters
+    ----------
+    image : (Y, X, 3) uint8
+        RGB.
+    mpp : float
+        Micrometres per pixel.
+
+    Returns
+    -------
+    (Y, X) bool
+    """
+    gray = image.mean(axis=2, dtype=np.float32)
+    sigma = BLUR_UM / mpp
+    level = cv2.GaussianBlur(gray, (0, 0), sigma)
+    variance = cv2.GaussianBlur(gray * gray, (0, 0), sigma) - level * level
+    found: npt.NDArray[np.bool_] = (level > LEVEL) & (variance < TEXTURE**2)
+    return found
