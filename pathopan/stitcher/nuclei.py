@@ -64,14 +64,18 @@ def duplicate_pairs(
     margin_px: float,
     max_overlap: float,
 ) -> list[tuple[int, int]]:
-    """List pairs of rows that are one nucleus, (better, worse) by rank, the best first."""
+    """List pairs of rows that are one nucleus, (better, worse) by rank, the best first.
+
+    One of the two may lie well inside its tile: what the other tile saw of it then reaches over the seam.
+    """
     shapes = candidates.geometry.to_numpy()
     tiles = candidates["tile_index"].to_numpy()
     seam = np.flatnonzero(near_seam(shapes, tiles, grid, margin_px=margin_px))
-    tree = shapely.STRtree(shapes[seam])
-    left, right = (seam[found] for found in tree.query(shapes[seam], predicate="intersects"))
-    other = (tiles[left] != tiles[right]) & (rank[left] < rank[right])
-    left, right = left[other], right[other]
+    found, right = shapely.STRtree(shapes).query(shapes[seam], predicate="intersects")
+    left = seam[found]
+    other = tiles[left] != tiles[right]
+    pairs = np.stack([left, right])[:, other]
+    left, right = np.unique(np.take_along_axis(pairs, rank[pairs].argsort(axis=0), axis=0), axis=1)
     shared = shapely.area(shapely.intersection(shapes[left], shapes[right]))
     same = shared > max_overlap * np.minimum(shapely.area(shapes[left]), shapely.area(shapes[right]))
     left, right = left[same], right[same]
@@ -82,7 +86,7 @@ def duplicate_pairs(
 def near_seam(
     shapes: npt.NDArray[np.object_], tiles: npt.NDArray[np.int64], grid: Grid, *, margin_px: float
 ) -> npt.NDArray[np.bool_]:
-    """Say which nuclei reach outside their tile's write window shrunk by the margin: no others can be seen twice."""
+    """Say which nuclei reach outside their tile's write window shrunk by the margin: one of any two twins does."""
     row, column = np.divmod(tiles, max(1, grid.shape[1]))
     x0, y0 = column * grid.step - grid.offset[0] + margin_px, row * grid.step - grid.offset[1] + margin_px
     inner = grid.step - 2 * margin_px

@@ -1,0 +1,114 @@
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from strategies import grids
+
+from pathopan.classes import BREAST
+from pathopan.contours import paint
+from pathopan.geometry import Grid, Window
+from pathopan.stitcher import store
+from pathopan.stitcher.ngff import open_panoptic
+from pathopan.stitcher.store import blocks, region_map, write_panoptic
+
+PICTURE = (np.full((4, 4, 3), 200, np.uint8), 8.0)
+
+
+def nuclei(*polygons: shapely.Polygon) -> gpd.GeoDataFrame:
+    ids = np.arange(1, len(polygons) + 1, dtype=np.int64)
+    return gpd.GeoDataFrame({"nucleus_id": ids}, geometry=gpd.GeoSeries(list(polygons), crs=None), crs=None)
+
+
+def cut(plane: np.ndarray, grid: Grid) -> list[tuple[int, np.ndarray]]:
+    """What each tile would say of a region map: its write window, with rubbish where it reaches over the border."""
+    tiles = []
+    for tile in grid:
+        region = np.full((grid.step, grid.step), 255, np.uint8)
+        inside = tile.write.intersect(grid.plane)
+        region[inside.relative_to(tile.write).slices] = plane[inside.slices]
+        tiles.append((tile.index, region))
+    return tiles
+
+
+def stitch(path, grid, regions, found=None):
+    found = nuclei() if found is None else found
+    write_panoptic(path, grid=grid, taxonomy=BREAST, regions=regions, nuclei=found, picture=PICTURE)
+    return open_panoptic(path)
+
+
+@settings(max_examples=15)
+@given(grids(max_side=60), st.data())
+def test_stitching_what_was_cut_gives_it_back(tmp_path_factory, grid, data):
+    if 0 in grid.size:
+        return
+    plane = data.draw(hnp.arrays(np.uint8, grid.size[::-1], elements=st.integers(0, 5)))
+    tiles = data.draw(st.permutations(cut(plane, grid)))
+    arrays = stitch(tmp_path_factory.mktemp("s") / "panoptic.ome.zarr", grid, tiles)
+    np.testing.assert_array_equal(arrays.regions[0][:], plane)
+
+
+GRID = Grid(mpp=0.5, step=32, halo=8, size=(96, 64), scale_l0=(1, 1))
+
+
+def test_tiles_that_were_not_looked_at_stay_unanalysed(tmp_path):
+    arrays = stitch(tmp_path / "p", GRID, [(1, np.full((32, 32), 2, np.uint8))])
+    plane = arrays.regions[0][:]
+    assert (plane[:32, 32:64] == 2).all()
+    assert plane.sum() == 2 * 32 * 32
+
+
+def test_the_instance_map_holds_the_rows_of_the_table(tmp_path):
+    found = nuclei(shapely.box(3, 4, 9, 8), shapely.box(40, 40, 50, 44))
+    plane = stitch(tmp_path / "p", GRID, [], found).nuclei[0][:]
+    assert plane.dtype == np.uint32
+    assert (plane[4:8, 3:9] == 1).all()
+    assert (plane[40:44, 40:50] == 2).all()
+    assert (plane > 0).sum() == 24 + 40
+
+
+def test_where_two_touch_the_lower_id_keeps_the_pixel(tmp_path):
+    plane = stitch(tmp_path / "p", GRID, [], nuclei(shapely.box(0, 0, 6, 1), shapely.box(4, 0, 9, 1))).nuclei[0][:]
+    assert plane[0, :10].tolist() == [1] * 6 + [2] * 3 + [0]
+
+
+def test_painting_in_blocks_changes_nothing(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    found = nuclei(*(shapely.Point(x, y).buffer(5) for x, y in rng.uniform(0, 60, (30, 2))))
+    monkeypatch.setattr(store, "_BLOCK", 16)
+    plane = stitch(tmp_path / "p", GRID, [], found).nuclei[0][:]
+    whole = paint(zip(found.geometry, found["nucleus_id"].tolist(), strict=True), shape=(64, 96))
+    np.testing.assert_array_equal(plane, whole)
+
+
+def test_a_failed_write_leaves_the_older_one(tmp_path):
+    def broken():
+        yield 0, np.ones((32, 32), np.uint8)
+        raise KeyboardInterrupt
+
+    stitch(tmp_path / "p", GRID, [(0, np.full((32, 32), 3, np.uint8))])
+    with pytest.raises(KeyboardInterrupt):
+        stitch(tmp_path / "p", GRID, broken())
+    assert (open_panoptic(tmp_path / "p").regions[0][:32, :32] == 3).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 20))
+def test_blocks_cover_the_plane_once(width, height, side):
+    count = np.zeros((height, width), int)
+    for block in blocks(Window(0, 0, width, height), side):
+        count[block.slices] += 1
+    assert (count == 1).all()
+
+
+def test_a_coarse_region_map_keeps_its_mpp_and_its_classes(tmp_path):
+    plane = np.ones((64, 96), np.uint8)
+    plane[:, 48:] = 3
+    arrays = stitch(tmp_path / "p", GRID, cut(plane, GRID))
+    for asked, mpp, shape in [(0.5, 0.5, (64, 96)), (2.0, 2.0, (16, 24)), (3.0, 4.0, (8, 12)), (0.1, 0.5, (64, 96))]:
+        found, found_mpp = region_map(arrays, asked)
+        assert (found_mpp, found.shape) == (mpp, shape)
+        assert (found[:, : shape[1] // 2] == 1).all()
+        assert (found[:, shape[1] // 2 :] == 3).all()
