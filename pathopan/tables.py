@@ -136,7 +136,7 @@ _NUCLEI_PLACE = (
         "distance_to_tumor_um",
         "float",
         "um",
-        "from the centroid to the nearest tumor; negative inside; empty without tumor",
+        "from the centroid to the nearest tumor; inside tumor, minus that to the nearest stroma; empty without any",
     ),
 )
 

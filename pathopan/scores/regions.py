@@ -42,8 +42,8 @@ def score_regions(objects: SlideObjects, *, rules: ScoreRules | None = None) -> 
     kinds, owners = nuclei["class_id"].to_numpy()[inside], owner[inside] - 1
     is_til = np.isin(kinds, taxonomy.nucleus_ids("til"))
     n_nuclei, n_til = np.bincount(owners, minlength=n), np.bincount(owners[is_til], minlength=n)
-    til_area = np.bincount(owners[is_til], weights=nuclei["area_um2"].to_numpy()[inside][is_til], minlength=n)
-    prob = np.bincount(owners, weights=nuclei["prob"].to_numpy()[inside], minlength=n)
+    til_area = _sums(owners[is_til], nuclei["area_um2"].to_numpy()[inside][is_til], n)
+    prob = _sums(owners, nuclei["prob"].to_numpy()[inside], n)
     area = table["area_mm2"].to_numpy()
     large = area >= rules.min_compartment_mm2
     low, high = _intervals(objects, large, n_til, rules)
@@ -61,6 +61,11 @@ def score_regions(objects: SlideObjects, *, rules: ScoreRules | None = None) -> 
         "reason": _reasons(area, n_nuclei, large, rules.min_compartment_mm2),
     }
     return regions_schema(taxonomy).check(table.assign(**columns))
+
+
+def _sums(owners: IntArray, values: FloatArray, n: int) -> FloatArray:
+    """Sum values by owner; floats even where there are none (``bincount`` of nothing counts)."""
+    return np.bincount(owners, weights=values, minlength=n).astype(np.float64)
 
 
 def _divided(numerator: npt.ArrayLike, denominator: npt.ArrayLike, where: npt.NDArray[np.bool_]) -> FloatArray:
