@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from pathopan.classes import Taxonomy
 from pathopan.datasets.sample import Sample
+from pathopan.errors import ConfigError
 from pathopan.network.losses import Batch
 from pathopan.network.targets import encode
 from pathopan.training.augment import bare_glass, jitter_focus, jitter_light, jitter_stain, paint_artefact
@@ -64,6 +65,11 @@ class CropStream(IterableDataset[Batch]):
         Sizes and strengths.
     start : int
         First batch.
+
+    Raises
+    ------
+    ConfigError
+        If no sample is of a source with a share.
     """
 
     def __init__(
@@ -79,6 +85,9 @@ class CropStream(IterableDataset[Batch]):
         super().__init__()
         self.pools = {name: [s for s in samples if s.source.name == name] for name in shares}
         self.shares = {name: share for name, share in shares.items() if self.pools[name]}
+        if not self.shares:
+            msg = f"no sample is left to train on: the recipe draws from {sorted(shares)}, less the groups it holds out"
+            raise ConfigError(msg)
         self.scales = scales
         self.taxonomy = taxonomy
         self.rules = rules
@@ -141,6 +150,7 @@ def draw_crop(
     if sample.instances is not None:
         lookup = np.zeros(int(sample.instances.max(initial=0)) + 1, np.int32)
         lookup[sample.nuclei["instance_id"].to_numpy()[rows]] = np.arange(1, len(rows) + 1)
+        lookup[0] = 0  # nuclei with a point and no outline all say 0, and so does the background
         small = cv2.resize(lookup[sample.instances[window]].astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
         instances = turned(small.astype(np.int32))
     channels = np.zeros(256, np.int64)

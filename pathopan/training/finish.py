@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -104,16 +105,21 @@ def write_bundle(
     return save_bundle(folder, replace(bundle, licence="Apache-2.0", card=card), net)
 
 
-def _quality(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+def _quality(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> dict[str, dict[str, float | None]]:
     if not samples:
         return {}
     summary = measure(net, bundle, samples).summary
     rows = {(row["metric"], row["class"]): row for row in summary.to_dict("records")}
     return {
-        f"{metric} {name}": {key: round(float(rows[metric, name][key]), 4) for key in ("value", "low", "high")}
+        f"{metric} {name}": {key: _rounded(rows[metric, name][key]) for key in ("value", "low", "high")}
         for metric, name in HEADLINES
         if (metric, name) in rows
     }
+
+
+def _rounded(value: float) -> float | None:
+    """Shorten a figure; one that does not exist is ``None``, since JSON has no NaN."""
+    return None if math.isnan(value) else round(float(value), 4)
 
 
 def _sources(samples: Sequence[Sample]) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
             raise ConfigError(msg)
         losses, decode = LossWeights(**stored.pop("losses", {})), DecodeRules(**stored.pop("decode", {}))
         return Recipe(**stored, losses=losses, decode=decode)
-    except (OSError, TypeError, yaml.YAMLError) as error:
+    except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
         msg = f"{path}: not a readable recipe: {error}"
         raise ConfigError(msg) from error
 

@@ -74,7 +74,7 @@ def train(
     Raises
     ------
     ConfigError
-        If the folder holds a run of another recipe.
+        If the folder holds a run of another recipe, or no sample is left to train on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -232,6 +232,7 @@ def _resume(
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     step = int(metadata["step"])
-    lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
-    curve.write_text("".join(lines[: step + 1]), encoding="utf-8")
+    if curve.exists():
+        lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
+        curve.write_text("".join(lines[: step + 1]), encoding="utf-8")
     return step

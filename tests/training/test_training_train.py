@@ -1,0 +1,250 @@
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracle import TINY, tiny_bundle, tiny_net
+from training_samples import sample
+
+from pathopan.classes import BREAST
+from pathopan.errors import ConfigError
+from pathopan.network.bundle import load_bundle
+from pathopan.network.targets import DecodeRules
+from pathopan.training import finish
+from pathopan.training import train as room
+from pathopan.training.batches import CropStream
+from pathopan.training.finish import measure, set_threshold, write_bundle
+from pathopan.training.recipe import DEFAULT_RECIPE, Recipe, read_recipe
+from pathopan.training.train import describe, learning_rate, nucleus_weights, train
+
+RECIPE = Recipe(
+    name="tiny",
+    steps=8,
+    batch_size=2,
+    crop_px=64,
+    step_px=64,
+    halo_px=32,
+    arguments=dict(TINY),
+    encoder_weights=None,
+    shares={"A": 1.0},
+    zooms={"A": [0.9, 1.1]},
+)
+SAMPLES = [sample(number) for number in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    with (folder / "curve.csv").open(newline="") as stream:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def run(folder: Path, recipe: Recipe = RECIPE, samples=SAMPLES, **more):
+    return train(recipe, samples, folder, device="cpu", workers=0, **more)
+
+
+def stop_at(step: int):
+    """Kill the run when it asks for a batch."""
+    batch = CropStream.batch
+
+    def killed(self: CropStream, index: int):
+        if index == step:
+            raise KeyboardInterrupt
+        return batch(self, index)
+
+    return killed
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *run(folder)
+
+
+def test_a_run_leaves_a_curve_and_a_checkpoint(whole):
+    folder, bundle, net = whole
+    rows = curve(folder)
+    assert [row["step"] for row in rows] == list(range(8))
+    assert list(rows[0]) == ["step", "loss", "centre", "foreground", "offset", "nucleus", "free_nucleus", "region"]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert (folder / "checkpoint.safetensors").is_file()
+    assert (bundle.name, bundle.step, bundle.halo, bundle.mpp) == ("tiny", 64, 32, 0.5)
+    assert not net.training
+
+
+@pytest.mark.parametrize("stopped", [2, 5, 7])
+def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(whole, tmp_path, monkeypatch, stopped):
+    monkeypatch.setattr(room, "CHECKPOINT_EVERY", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(CropStream, "batch", stop_at(stopped))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    assert len(curve(tmp_path)) == stopped
+    _, net = run(tmp_path)
+    assert curve(tmp_path) == curve(whole[0])
+    for first, second in zip(net.state_dict().values(), whole[2].state_dict().values(), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_a_finished_run_is_not_run_again(whole, monkeypatch):
+    monkeypatch.setattr(CropStream, "batch", stop_at(8))
+    _, net = run(whole[0])
+    for first, second in zip(net.state_dict().values(), whole[2].state_dict().values(), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_another_recipe_does_not_go_on(whole):
+    with pytest.raises(ConfigError, match="holds a run of another recipe; choose another folder, or delete"):
+        run(whole[0], replace(RECIPE, learning_rate=1e-4))
+
+
+def test_a_curve_without_a_checkpoint_is_begun_anew(whole, tmp_path):
+    (tmp_path / "curve.csv").write_text("step,loss\n0,9\n1,9\n")
+    run(tmp_path, replace(RECIPE, steps=1))
+    assert len(curve(tmp_path)) == 1
+
+
+def test_a_lost_curve_does_not_stop_a_run(tmp_path):
+    run(tmp_path, replace(RECIPE, steps=2))
+    (tmp_path / "curve.csv").unlink()
+    run(tmp_path, replace(RECIPE, steps=2))
+
+
+def test_another_seed_is_another_run(whole, tmp_path):
+    run(tmp_path, replace(RECIPE, seed=1, steps=1))
+    assert curve(tmp_path)[0]["loss"] != curve(whole[0])[0]["loss"]
+
+
+def test_groups_that_are_held_out_are_never_drawn(tmp_path, monkeypatch):
+    seen = set()
+    batch = CropStream.batch
+
+    def watched(self: CropStream, index: int):
+        seen.update(s.group for pool in self.pools.values() for s in pool)
+        return batch(self, index)
+
+    monkeypatch.setattr(CropStream, "batch", watched)
+    samples = [sample(0, group="kept"), sample(1, group="held"), sample(2, group="held", source="B")]
+    run(tmp_path, replace(RECIPE, steps=1, hold_out=["held"], shares={"A": 0.5, "B": 0.5}), samples)
+    assert seen == {"kept"}
+
+
+def test_a_recipe_that_leaves_nothing_to_learn_from(tmp_path):
+    with pytest.raises(ConfigError, match=r"no sample is left to train on: the recipe draws from \['A'\]"):
+        run(tmp_path, replace(RECIPE, hold_out=["held"]), [sample(0, group="held"), sample(1, source="B")])
+
+
+def test_fine_tuning_starts_from_the_network_given(tmp_path):
+    given = tiny_net(seed=3)
+    kept = {key: value.clone() for key, value in given.state_dict().items()}
+    _, net = run(tmp_path, replace(RECIPE, steps=1, learning_rate=1e-12, ema_decay=0.0), start_from=given)
+    torch.testing.assert_close(net.region_head.weight, kept["region_head.weight"])
+
+
+def test_the_learning_rate_rises_over_a_tenth_and_falls_along_a_cosine():
+    recipe = replace(RECIPE, steps=1000, learning_rate=1.0)
+    rates = np.array([learning_rate(step, recipe) for step in range(1001)])
+    assert rates[0] == pytest.approx(0.05)
+    assert rates.argmax() == 100
+    assert rates[100] == pytest.approx(1.0)
+    assert (np.diff(rates[:101]) > 0).all()
+    assert (np.diff(rates[100:]) < 0).all()
+    assert rates[550] == pytest.approx(0.505)
+    assert rates[1000] == pytest.approx(0.01)
+
+
+def test_rare_nuclei_weigh_more_and_no_class_is_forgotten():
+    weights = nucleus_weights(SAMPLES, BREAST)
+    assert weights.mean() == pytest.approx(1)
+    by_name = dict(zip([kind.name for kind in BREAST.nuclei], weights.tolist(), strict=True))
+    assert by_name["stromal"] > by_name["tumor"]
+    assert max(weights) <= 10 * min(weights) + 1e-5
+
+
+def test_the_description_says_what_the_batches_do():
+    bundle = describe(RECIPE, BREAST)
+    assert (bundle.mean, bundle.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert bundle.decode == RECIPE.decode
+
+
+def test_the_packaged_recipe_can_be_read():
+    recipe = read_recipe(DEFAULT_RECIPE)
+    assert recipe.name == DEFAULT_RECIPE
+    assert recipe.hold_out
+
+
+def test_a_recipe_that_is_no_text(tmp_path):
+    (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not a readable recipe"):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\nstepz: 3\n", r"unknown keys \['stepz'\]; known: \["),
+        ("name: x\nlosses: {center: 1}\n", "(?s)not a readable recipe.*center"),
+        ("steps: 3\n", "(?s)not a readable recipe.*name"),
+        ("a: [", "not a readable recipe"),
+        ("", "not a readable recipe"),
+        ("- 1\n- 2\n", "unknown keys|not a readable recipe"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(path)
+
+
+def test_a_recipe_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="not a readable recipe"):
+        read_recipe(tmp_path / "nothing.yaml")
+
+
+def test_one_s_own_recipe(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nsteps: 7\nlosses: {region: 0.1}\ndecode: {min_centre: 0.2}\n")
+    recipe = read_recipe(path)
+    assert (recipe.steps, recipe.losses.region, recipe.decode.min_centre) == (7, 0.1, 0.2)
+    assert json.loads(json.dumps(recipe.to_dict()))["name"] == "mine"
+
+
+def test_the_threshold_is_chosen_on_what_was_given(monkeypatch):
+    monkeypatch.setattr(finish, "THRESHOLDS", (0.1, 0.2))
+    bundle = tiny_bundle(decode=DecodeRules(min_centre=0.9))
+    chosen = set_threshold(tiny_net(bundle), bundle, SAMPLES[:1])
+    assert chosen.decode.min_centre in (0.1, 0.2)
+    assert replace(chosen, decode=bundle.decode) == bundle
+
+
+@pytest.mark.slow
+def test_it_overfits_a_handful_of_tiles_and_the_bundle_knows(tmp_path, monkeypatch):
+    monkeypatch.setattr(finish, "THRESHOLDS", (0.2, 0.3))
+    samples = [sample(number) for number in range(4)]
+    recipe = replace(
+        RECIPE, steps=140, batch_size=4, learning_rate=4e-3, artefact_share=0.0, ema_decay=0.95, stain_strength=0.0
+    )
+    bundle, net = run(tmp_path, recipe, samples)
+    rows = curve(tmp_path)
+    assert np.mean([row["loss"] for row in rows[-10:]]) < 0.35 * rows[0]["loss"]
+    found = measure(net, bundle, samples)
+    assert found.value("detection_f1") > 0.9
+    held = [sample(9, group="held")]
+    saved = write_bundle(
+        tmp_path / "bundle", replace(recipe, hold_out=["held"]), samples + held, bundle=bundle, net=net, minutes=1
+    )
+    assert load_bundle(tmp_path / "bundle")[0] == saved
+    assert saved.card["held_out"]["images"] == 1
+    assert saved.card["held_out"]["quality"]["detection_f1 all"]["value"] > 0.8
+    assert [entry["images"] for entry in saved.card["data"]] == [4]
