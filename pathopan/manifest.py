@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -85,7 +86,9 @@ def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: fl
         hint = "" if recursive else "; use --recursive to look into sub-folders"
         msg = f"no slides found in {', '.join(map(str, paths))}{hint}"
         raise ManifestError(msg)
-    unique = {(entry.path.resolve(), entry.slide_id): entry for entry in entries}
+    given = {entry.path.resolve() for entry in entries if entry.slide_id}
+    kept = [entry for entry in entries if entry.slide_id or entry.path.resolve() not in given]
+    unique = {(entry.path.resolve(), entry.slide_id): entry for entry in kept}
     named = _name(list(unique.values()))
     return [replace(entry, mpp=slide_mpp) if entry.mpp is None else entry for entry in named]
 
@@ -121,12 +124,23 @@ def _row_entry(manifest: Path, line: int, row: dict[str, str | None]) -> SlideEn
     if not cells["path"]:
         msg = f"{manifest}, line {line}: no path"
         raise ManifestError(msg)
-    try:
-        mpp = float(cells["mpp"]) if cells.get("mpp") else None
-    except ValueError as error:
-        msg = f"{manifest}, line {line}: mpp {cells['mpp']!r} is not a number of micrometres per pixel, such as 0.25"
-        raise ManifestError(msg) from error
+    mpp = None
+    if cells.get("mpp"):
+        mpp = _positive(cells["mpp"])
+        if mpp is None:
+            msg = (
+                f"{manifest}, line {line}: mpp {cells['mpp']!r} is not a number of micrometres per pixel, such as 0.25"
+            )
+            raise ManifestError(msg)
     return SlideEntry(safe_id(cells.get("slide_id", "")), manifest.parent / cells["path"], mpp)
+
+
+def _positive(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
 
 
 def safe_id(text: str) -> str:

@@ -88,9 +88,11 @@ class SlideRecord:
 
     @classmethod
     def open(cls, path: Path) -> SlideRecord:
-        """Read the record, or start a new one."""
+        """Read the record, or start a new one if there is none or it is damaged."""
         stored = read_json(path)
-        return cls(path, stored if isinstance(stored, dict) else {})
+        stages = stored.get("stages", {}) if isinstance(stored, dict) else None
+        sound = isinstance(stages, dict) and all(isinstance(entry, dict) for entry in stages.values())
+        return cls(path, stored if sound else {})
 
     def is_current(self, stage: str, print_: str, outputs: Iterable[Path]) -> bool:
         """Say whether a stage's output was made from just these inputs and is still there."""
