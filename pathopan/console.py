@@ -40,15 +40,16 @@ class Watcher(Protocol):
         ...
 
 
-def open_watcher(stream: TextIO = sys.stderr) -> Watcher:
-    """Choose bars for a terminal and plain lines for anything else."""
+def open_watcher() -> Watcher:
+    """Choose bars for a terminal and plain lines for anything else, on standard error."""
+    stream = sys.stderr
     return BarWatcher(stream) if stream.isatty() else LineWatcher(stream)
 
 
 class LineWatcher:
     """Writes a line when something happened, and every few seconds within a slide."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._name = ""
         self._clock = _Clock()
@@ -87,7 +88,7 @@ class LineWatcher:
 class BarWatcher:
     """Draws a bar for the current slide's tiles and one for the slides."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream)
         self._bars = Progress(
             TextColumn("{task.description}"),

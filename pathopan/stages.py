@@ -139,7 +139,8 @@ def tile_slide(job: Job, record: SlideRecord) -> Tiling:
         if record.is_current("tile", job.prints["tile"], [mask_path, table_path]):
             noted = record.notes("tile")
             mask = np.asarray(cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)) > 0
-            tissue = TissueMask(mask, noted["tissue_mpp"], noted["reason"], tuple(noted["tissue_warnings"]))
+            warnings = tuple(noted["tissue_warnings"])
+            tissue = TissueMask(mask, noted["tissue_mpp"], noted["reason"], warnings, noted["glass_level"])
             return Tiling(info, grid, tissue, pd.read_parquet(table_path))
         tissue = _tissue(job, slide)
     tiles = select_tiles(grid, tissue, min_tissue_fraction=config.min_tissue_fraction)
@@ -152,6 +153,7 @@ def tile_slide(job: Job, record: SlideRecord) -> Tiling:
         "tiles": len(tiles),
         "tissue_mm2": tissue.area_mm2,
         "tissue_mpp": tissue.mpp,
+        "glass_level": tissue.glass_level,
         "reason": tissue.reason,
         "slide_warnings": list(info.warnings),
         "tissue_warnings": list(tissue.warnings),

@@ -138,8 +138,9 @@ def decode_tile(tile: Tile, image: Rgb, maps: TileMaps, *, task: DecodeTask) -> 
     )
     inside = _is_tissue(task.tissue, x_um[None, :], y_um[:, None])
     region = ids[maps.region[inner.slices]]
+    glass = find_glass(image, mpp=task.grid.mpp, glass_level=task.tissue.glass_level)
     for background in task.taxonomy.region_ids("background")[:1]:
-        region[find_glass(image, mpp=task.grid.mpp)[inner.slices]] = background
+        region[glass[inner.slices]] = background
     region = np.where(inside, region, np.uint8(UNANALYSED))
     instances, prob = decode(maps.shape[0], maps.shape[1], maps.shape[2:], rules=task.rules)
     return TilePrediction(tile, region, _nuclei(tile, image, instances, prob, maps.nucleus, task=task))

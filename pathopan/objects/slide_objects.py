@@ -22,7 +22,7 @@ from pathopan.objects.compartments import (
 )
 from pathopan.objects.features import NUCLEI_AT_ONCE, morphology, pixels_of, values_at
 from pathopan.objects.regions import STRIP_ROWS, ClassMap, IdMap, find_regions, regions_table, strips
-from pathopan.tables import nuclei_schema
+from pathopan.tables import detections_schema, nuclei_schema
 
 
 @dataclass(frozen=True)
@@ -96,27 +96,32 @@ def find_objects(
         If a column is missing.
     """
     rules, drawn = rules or CompartmentRules(), drawn or Drawn()
+    um_per_px = (mpp / scale_l0[0], mpp / scale_l0[1])
+    x_um, y_um = _centroids(_checked(detections, taxonomy), um_per_px)
+    points = pixels_of(x_um, y_um, mpp=mpp, shape=classes.shape)
     regions = find_regions(classes, taxonomy=taxonomy, mpp=mpp, min_region_um2=rules.min_region_um2)
     table = regions_table(regions, taxonomy=taxonomy, mpp=mpp, scale_l0=scale_l0)
     spread = _spread(regions.ids, len(table), rules.field_um / mpp)
-    measured = _measured(detections, taxonomy, (mpp / scale_l0[0], mpp / scale_l0[1]))
-    points = pixels_of(measured["x_um"].to_numpy(), measured["y_um"].to_numpy(), mpp=mpp, shape=classes.shape)
     region_id = np.maximum(values_at(regions.ids, points, outside=0), 0).astype(np.int64)
     filtered = [regions.classes()]
     del regions  # the two largest maps must not live at once with those of the compartments
     found = find_compartments(
         filtered.pop(), taxonomy=taxonomy, mpp=mpp, rules=rules, points=points, drawn=_scaled(drawn, scale_l0)
     )
-    names = np.array(PARTITION, dtype=object)
-    place = values_at(found.places, points, outside=0)
-    nuclei = measured.assign(
-        region_id=region_id,
-        compartment=pd.array(names[partition_of_place(taxonomy)[place]], dtype="str"),
-        distance_to_tumor_um=found.distance_um,
-    )
-    checked = nuclei_schema(taxonomy).check(nuclei)
+    place = partition_of_place(taxonomy)[values_at(found.places, points, outside=0)]
+    shapes = morphology(detections.geometry.to_numpy(), um_per_px=um_per_px)
+    columns = {
+        "class": detections["class_id"].map({c.id: c.name for c in taxonomy.nuclei}).astype("str"),
+        "x_um": x_um,
+        "y_um": y_um,
+        **{str(name): shapes[name].to_numpy() for name in shapes},
+        "region_id": region_id,
+        "compartment": pd.array(np.array(PARTITION, dtype=object)[place], dtype="str"),
+        "distance_to_tumor_um": found.distance_um,
+    }
+    nuclei = nuclei_schema(taxonomy).check(detections.assign(**columns))
     bed = shapely.transform(found.bed, lambda xy: xy * np.asarray(scale_l0))
-    return SlideObjects(taxonomy, mpp, scale_l0, rules, found.places, checked, table, spread, bed)
+    return SlideObjects(taxonomy, mpp, scale_l0, rules, found.places, nuclei, table, spread, bed)
 
 
 def field_indices(count: int, field_px: float) -> npt.NDArray[np.int64]:
@@ -145,27 +150,32 @@ def _spread(ids: IdMap, n_regions: int, field_px: float) -> pd.DataFrame:
     return table.sort_values(["region_id", "field"], ignore_index=True)
 
 
-def _measured(detections: gpd.GeoDataFrame, taxonomy: Taxonomy, um_per_px: tuple[float, float]) -> gpd.GeoDataFrame:
-    """Add position, shape and class name to nuclei."""
-    missing = [name for name in ("class_id", "geometry") if name not in detections.columns]
+def _checked(detections: gpd.GeoDataFrame, taxonomy: Taxonomy) -> gpd.GeoDataFrame:
+    """Refuse, before any work, a table that cannot be finished."""
+    computed = ("class", "x_um", "y_um", "area_um2", "perimeter_um", "eccentricity", "solidity")
+    missing = [c.name for c in detections_schema(taxonomy).columns if c.name not in (*computed, *detections.columns)]
     if missing:
         msg = f"the table of detections lacks the columns {missing}; it has {list(detections.columns)}"
         raise SchemaError(msg)
-    outlines = detections.geometry.to_numpy()
-    class_names = {c.id: c.name for c in taxonomy.nuclei}
-    unknown = sorted(set(detections["class_id"].unique().tolist()) - set(class_names))
+    unknown = sorted(set(detections["class_id"].unique().tolist()) - {c.id for c in taxonomy.nuclei})
     if unknown:
         msg = f"nuclei have the class ids {unknown}, which taxonomy {taxonomy.name!r} does not know"
         raise UnknownLabel(msg)
-    centroids = [
+    bare = int((detections.geometry.is_empty | detections.geometry.isna()).sum())
+    if bare:
+        msg = f"{bare} nuclei have no outline, so no place; leave them out"
+        raise SchemaError(msg)
+    return detections
+
+
+def _centroids(detections: gpd.GeoDataFrame, um_per_px: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """Give x and y of each outline's centroid: by these QuPath counts."""
+    outlines = detections.geometry.to_numpy()
+    found = [
         shapely.get_coordinates(shapely.centroid(outlines[first : first + NUCLEI_AT_ONCE]))
         for first in range(0, len(outlines), NUCLEI_AT_ONCE)
     ]
-    x_um, y_um = (np.concatenate([np.empty((0, 2)), *centroids]) * um_per_px).T
-    shape = morphology(outlines, um_per_px=um_per_px)
-    names = detections["class_id"].map(class_names).astype("str")
-    columns = {"class": names, "x_um": x_um, "y_um": y_um, **{str(name): shape[name].to_numpy() for name in shape}}
-    return detections.assign(**columns)
+    return np.ascontiguousarray((np.concatenate([np.empty((0, 2)), *found]) * um_per_px).T)
 
 
 def _scaled(drawn: Drawn, scale_l0: tuple[float, float]) -> Drawn:

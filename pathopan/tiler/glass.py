@@ -10,13 +10,16 @@ BLUR_UM = 4.0
 """Gaussian over which brightness and texture are judged."""
 
 LEVEL = 225.0
-"""Mean RGB above which flat pixels are glass."""
+"""Mean RGB above which flat pixels are glass, whatever the slide."""
+
+BELOW_GLASS = 10.0
+"""On a slide with darker glass, pixels down to this much below it are glass too."""
 
 TEXTURE = 6.0
 """Standard deviation of the gray level that still counts as flat: pale fibrous tissue is bright and textured."""
 
 
-def find_glass(image: npt.NDArray[np.uint8], *, mpp: float) -> npt.NDArray[np.bool_]:
+def find_glass(image: npt.NDArray[np.uint8], *, mpp: float, glass_level: float = 255.0) -> npt.NDArray[np.bool_]:
     """Find bare glass and empty lumen: bright and without texture.
 
     Parameters
@@ -25,6 +28,8 @@ def find_glass(image: npt.NDArray[np.uint8], *, mpp: float) -> npt.NDArray[np.bo
         RGB.
     mpp : float
         Micrometres per pixel.
+    glass_level : float
+        Mean RGB of the slide's bare glass, where it is known.
 
     Returns
     -------
@@ -34,5 +39,5 @@ def find_glass(image: npt.NDArray[np.uint8], *, mpp: float) -> npt.NDArray[np.bo
     sigma = BLUR_UM / mpp
     level = cv2.GaussianBlur(gray, (0, 0), sigma)
     variance = cv2.GaussianBlur(gray * gray, (0, 0), sigma) - level * level
-    found: npt.NDArray[np.bool_] = (level > LEVEL) & (variance < TEXTURE**2)
+    found: npt.NDArray[np.bool_] = (level > min(LEVEL, glass_level - BELOW_GLASS)) & (variance < TEXTURE**2)
     return found

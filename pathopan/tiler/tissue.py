@@ -68,12 +68,15 @@ class TissueMask:
         Why there is no tissue; empty where there is some.
     warnings : tuple of str
         What a person should look at.
+    glass_level : float
+        Mean of red, green and blue of the slide's bare glass.
     """
 
     mask: BoolMask
     mpp: float
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    glass_level: float = sum(_GLASS_DEFAULT) / 3
 
     @property
     def area_mm2(self) -> float:
@@ -106,7 +109,8 @@ def find_tissue(slide: Slide, *, mpp: float = 8.0, min_tissue_um2: float = 20_00
     picture = read_overview(slide, mpp)
     if picture.size == 0:
         return TissueMask(np.zeros(picture.shape[:2], bool), mpp, reason="the slide has no pixels")
-    od = optical_density(picture, glass_color(picture))
+    glass = glass_color(picture)
+    od = optical_density(picture, glass)
     strength = stain_strength(od)
     if _is_fluorescence(picture, strength):
         reason = "the background is dark: this looks like fluorescence, and only bright-field H&E is analysed"
@@ -119,7 +123,7 @@ def find_tissue(slide: Slide, *, mpp: float = 8.0, min_tissue_um2: float = 20_00
     floor = min(min_tissue_um2, _MAX_FLOOR_SHARE * strength.size * mpp**2)
     mask = _tidy(seeds, mpp, floor) & ~ink
     if mask.any():
-        return TissueMask(mask, mpp, warnings=_remarks(ink, mask))
+        return TissueMask(mask, mpp, warnings=_remarks(ink, mask), glass_level=sum(glass) / 3)
     reason = "only ink was found" if ink.mean() > _INK_SHARE else "nothing on the glass is stained"
     return TissueMask(mask, mpp, reason=reason)
 
