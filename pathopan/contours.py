@@ -46,12 +46,17 @@ def nucleus_polygons(
             continue
         mask = (labels[box] == label).astype(np.uint8)
         found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        ring = max(found, key=len)[:, 0, :] + np.array([box[1].start, box[0].start])
+        ring = max(found, key=_pixels_within)[:, 0, :] + np.array([box[1].start, box[0].start])
         ids.append(label)
         rings.append(ring.astype(np.float64) + 0.5)
     if not rings:
         return np.empty(0, np.int64), np.empty(0, object)
     return np.array(ids), _outlines_from_centres(rings, tolerance)
+
+
+def _pixels_within(ring: npt.NDArray[np.integer]) -> float:
+    """Count the pixels that a ring through pixel centres runs along or encloses, less one (Pick's theorem)."""
+    return cv2.contourArea(ring) + len(ring) / 2
 
 
 def _outlines_from_centres(rings: Sequence[npt.NDArray[np.float64]], tolerance: float) -> npt.NDArray[np.object_]:
@@ -61,6 +66,8 @@ def _outlines_from_centres(rings: Sequence[npt.NDArray[np.float64]], tolerance: 
         [shapely.Point(ring[0]) if len(ring) == 1 else shapely.LineString(ring) for ring in closed], dtype=object
     )
     wide = shapely.buffer(lines, 0.5, join_style="mitre", cap_style="square", mitre_limit=2.0)
+    fine = [i for i, ring in enumerate(rings) if len(ring) > 1 and cv2.contourArea(ring.astype(np.float32)) == 0]
+    wide[fine] = shapely.buffer(lines[fine], 0.5)  # a line that turns back on itself has no mitred corner
     solid = np.array([_largest(shape) for shape in wide], dtype=object)
     thin = shapely.simplify(solid, tolerance, preserve_topology=True)
     return np.where(shapely.is_valid(thin) & (shapely.area(thin) > 0), thin, solid)

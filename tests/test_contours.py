@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 import shapely
 from hypothesis import given
+from hypothesis import strategies as st
 from strategies import instance_maps, label_maps
 
 from pathopan.contours import nucleus_polygons, paint, region_polygons
@@ -27,6 +29,33 @@ def test_a_nucleus_keeps_its_largest_piece_and_no_hole():
     _, (outline,) = nucleus_polygons(labels, tolerance=0)
     assert outline.bounds == (1, 1, 6, 6)
     assert not outline.interiors
+
+
+def test_the_largest_piece_is_the_one_with_most_pixels():
+    """A fine line has the longer outline, and a compact piece the larger area."""
+    labels = np.zeros((14, 20), int)
+    labels[1, 1:19] = 1
+    labels[4:10, 4:10] = 1
+    _, (outline,) = nucleus_polygons(labels, tolerance=0)
+    assert outline.bounds == (4, 4, 10, 10)
+
+
+def test_fine_lines_and_single_pixels_have_their_area():
+    labels = np.zeros((9, 12), int)
+    labels[1, 1:9] = 1
+    labels[3:8, 2] = 2
+    labels[5, 10] = 3
+    _, polygons = nucleus_polygons(labels, tolerance=0)
+    assert [p.area for p in polygons] == pytest.approx([8, 5, 1], abs=0.25)
+
+
+@given(st.floats(5, 18), st.floats(0, 1), st.floats(0, 1))
+def test_round_nuclei_keep_their_area_and_place(radius, x, y):
+    rows, columns = np.mgrid[:40, :40] + 0.5
+    disc = np.hypot(columns - 20 - x, rows - 20 - y) < radius
+    _, (outline,) = nucleus_polygons(disc.astype(int))
+    assert 0.98 * disc.sum() <= outline.area <= 1.04 * disc.sum()
+    assert np.hypot(outline.centroid.x - columns[disc].mean(), outline.centroid.y - rows[disc].mean()) < 0.15
 
 
 @given(label_maps())
