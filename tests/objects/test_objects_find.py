@@ -88,10 +88,12 @@ def test_tables_with_gaps_are_refused():
     nuclei = nuclei_at([(10, 10)], TIL)
     with pytest.raises(SchemaError, match=r"detections lacks the columns \['class_id'\]"):
         find(disc_in_stroma(), nuclei.drop(columns="class_id"))
-    with pytest.raises(SchemaError, match=r"lacks the columns \['prob_til'\]"):
+    with pytest.raises(SchemaError, match=r"lacks the columns \['prob_til'\]; it has"):
         find(disc_in_stroma(), nuclei.drop(columns="prob_til"))
     with pytest.raises(UnknownLabel, match=r"class ids \[9\], which taxonomy"):
         find(disc_in_stroma(), nuclei.assign(class_id=9))
+    with pytest.raises(SchemaError, match="1 nuclei have no outline"):
+        find(disc_in_stroma(), nuclei.set_geometry([shapely.Polygon()]))
 
 
 def test_regions_burned_back_give_the_same_map(scattered):
