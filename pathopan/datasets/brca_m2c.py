@@ -68,7 +68,8 @@ def _images(root: Path, subset: str | None) -> list[Path]:
 
 def _read_points(path: Path, taxonomy: Taxonomy) -> pd.DataFrame:
     try:
-        rows = np.loadtxt(path, dtype=np.int64, ndmin=2).reshape(-1, 3)
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = np.loadtxt(lines, dtype=np.int64, ndmin=2).reshape(-1, 3) if any(lines) else np.empty((0, 3), np.int64)
     except (OSError, ValueError) as error:
         msg = f"{path}: expected rows of 'y x class': {error}"
         raise DatasetError(msg) from error
