@@ -227,8 +227,8 @@ def predict_slide(job: Job, tiling: Tiling, record: SlideRecord, progress: Progr
 
 
 def shard_folder(job: Job) -> Path:
-    """Name the folder of a job's predictions; other settings have another."""
-    return job.folder / "shards" / job.prints["predict"]
+    """Name the folder of a job's predictions; other settings have another, and so have shards of another size."""
+    return job.folder / "shards" / f"{job.prints['predict']}-{job.config.inference.shard_tiles}"
 
 
 def stitch_slide(job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord) -> None:

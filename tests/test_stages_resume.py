@@ -1,0 +1,55 @@
+"""A slide that was stopped while predicting goes on, also with shards of another size."""
+
+import geopandas as gpd
+import pytest
+from oracle import OracleRuntime, tiny_bundle, tiny_net
+
+from pathopan.config import load_config
+from pathopan.datasets.synthetic import make_slide
+from pathopan.manifest import SlideEntry
+from pathopan.network.bundle import save_bundle
+from pathopan.record import SlideRecord
+from pathopan.stages import Engine, Job, predict_slide, stitch_slide, tile_slide
+
+
+@pytest.fixture(autouse=True)
+def truth(monkeypatch):
+    monkeypatch.setattr("pathopan.stages.open_runtime", lambda *_args, **_more: OracleRuntime())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles") / "truth"
+    save_bundle(folder, tiny_bundle(step=256, halo=64), tiny_net())
+    return folder
+
+
+def go(job, progress=lambda *_heard: None):
+    record = SlideRecord.open(job.folder / "record.json")
+    tiling = tile_slide(job, record)
+    stitch_slide(job, tiling, predict_slide(job, tiling, record, progress), record)
+    return gpd.read_parquet(job.folder / "detections.parquet")
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "truth.tif"
+    make_slide(path, size_px=(1024, 768), discs_per_kind=1)
+    return path
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 3)])
+def test_a_stopped_prediction_goes_on_whatever_the_size_of_shards(tmp_path, bundle, slide, sizes):
+    def job(folder, shard_tiles):
+        config = load_config(overrides=[f"inference.shard_tiles={shard_tiles}"])
+        entry = SlideEntry("truth", slide)
+        return Job(entry, config, Engine(bundle, config, device="cpu"), tmp_path / folder, workers=0)
+
+    def stop(_stage, done, _total):
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(job("stopped", sizes[0]), stop)
+    assert list((tmp_path / "stopped").rglob("0*.parquet"))
+    assert go(job("stopped", sizes[1])).equals(go(job("whole", 16)))
