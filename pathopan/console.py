@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
@@ -51,8 +52,7 @@ class LineWatcher:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._name = ""
-        self._clock = _Clock()
+        self._current = _Current()
 
     def __enter__(self) -> Self:
         """Start watching."""
@@ -65,20 +65,19 @@ class LineWatcher:
 
     def slide(self, slide_id: str, number: int, total: int) -> None:
         """Write that a slide begins."""
-        self._name = f"[{number}/{total}] {slide_id}"
-        self._clock = _Clock()
-        self._write(self._name)
+        _begin(self._current, f"[{number}/{total}] {slide_id}")
+        self._write(self._current.name)
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Write how far it is, now and then."""
-        rate = self._clock.rate(done)
-        if self._clock.due(LINE_EVERY_S) and done < total and rate > 0:
+        rate = _rate(self._current, done)
+        if _is_due(self._current) and done < total and rate > 0:
             left = (total - done) / rate
-            self._write(f"{self._name}: {stage} {done}/{total} tiles, {rate:.2f} tiles/s, {left:.0f} s left")
+            self._write(f"{self._current.name}: {stage} {done}/{total} tiles, {rate:.2f} tiles/s, {left:.0f} s left")
 
     def finished(self, slide_id: str, text: str) -> None:
         """Write how a slide ended."""
-        self._write(f"{self._name or slide_id}: {text}")
+        self._write(f"{self._current.name or slide_id}: {text}")
 
     def _write(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -98,9 +97,9 @@ class BarWatcher:
             TimeRemainingColumn(),
             console=self._console,
         )
-        self._slides: TaskID | None = None
-        self._tiles: TaskID | None = None
-        self._clock = _Clock()
+        self._slides = self._bars.add_task("slides", total=None, rate="")
+        self._tiles = self._bars.add_task("", total=None, rate="")
+        self._current = _Current()
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -115,44 +114,48 @@ class BarWatcher:
 
     def slide(self, slide_id: str, number: int, total: int) -> None:
         """Begin a slide's bar."""
-        if self._slides is None:
-            self._slides = self._bars.add_task("slides", total=total, rate="")
-        if self._tiles is not None:
-            self._bars.remove_task(self._tiles)
-        self._tiles = self._bars.add_task(slide_id, total=None, rate="")
-        self._clock = _Clock()
-        self._bars.update(self._slides, completed=number - 1)
+        _begin(self._current, slide_id)
+        self._bars.update(self._slides, completed=number - 1, total=total)
+        self._bars.reset(self._tiles, description=slide_id, total=None, rate="")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the slide's bar."""
-        if self._tiles is not None:
-            rate = self._clock.rate(done)
-            text = f"{stage}: {rate:.2f} tiles/s" if rate else stage
-            self._bars.update(self._tiles, completed=done, total=total, rate=text)
+        rate = _rate(self._current, done)
+        text = f"{stage}: {rate:.2f} tiles/s" if rate else stage
+        self._bars.update(self._tiles, completed=done, total=total, rate=text)
 
     def finished(self, slide_id: str, text: str) -> None:
         """Print how a slide ended, above the bars."""
         self._console.print(f"{slide_id}: {text}", markup=False, highlight=False)
-        if self._slides is not None:
-            self._bars.advance(self._slides)
+        self._bars.advance(self._slides)
 
 
-class _Clock:
-    """Rate since the first count, so that tiles of an earlier run do not count as this one's speed."""
+@dataclass
+class _Current:
+    """The slide that is being watched, and its times."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._told = self._start
-        self._first: int | None = None
+    name: str = ""
+    started: float = 0.0
+    told: float = 0.0
+    first: int | None = None  # tiles that were done when it began: those of an earlier run do not count as speed
 
-    def rate(self, done: int) -> float:
-        if self._first is None:
-            self._first, self._start = done, time.monotonic()
-        elapsed = time.monotonic() - self._start
-        return (done - self._first) / elapsed if elapsed > 0 else 0.0
 
-    def due(self, seconds: float) -> bool:
-        if time.monotonic() - self._told < seconds:
-            return False
-        self._told = time.monotonic()
-        return True
+def _begin(current: _Current, name: str) -> None:
+    current.name, current.first = name, None
+    current.started = current.told = time.monotonic()
+
+
+def _rate(current: _Current, done: int) -> float:
+    """Tiles per second since the first count."""
+    if current.first is None:
+        current.first, current.started = done, time.monotonic()
+    elapsed = time.monotonic() - current.started
+    return (done - current.first) / elapsed if elapsed > 0 else 0.0
+
+
+def _is_due(current: _Current) -> bool:
+    """Say, now and then, that a line is due."""
+    if time.monotonic() - current.told < LINE_EVERY_S:
+        return False
+    current.told = time.monotonic()
+    return True

@@ -76,6 +76,7 @@ def total_loss(
     logits: PanopticLogits,
     free_BNHW: Tensor,
     batch: Batch,
+    *,
     weights: LossWeights,
     nucleus_weight_N: Tensor,
 ) -> tuple[Tensor, dict[str, float]]:

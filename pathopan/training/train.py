@@ -171,7 +171,7 @@ def _step(
     image = batch.image_B3HW.contiguous(memory_format=torch.channels_last)
     with torch.autocast(place.type, dtype=torch.bfloat16):
         logits, free = net.forward_unconstrained(image)  # type: ignore[operator]
-    loss, terms = total_loss(logits, free, batch, recipe.losses, weight_N)
+    loss, terms = total_loss(logits, free, batch, weights=recipe.losses, nucleus_weight_N=weight_N)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), recipe.gradient_clip)

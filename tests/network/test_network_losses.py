@@ -110,7 +110,7 @@ def test_rare_classes_can_weigh_more():
 def test_a_batch_of_which_nothing_is_known_teaches_no_class_and_breaks_nothing():
     out = logits()
     free = random(2, 3, 8, 8, seed=7).requires_grad_()
-    loss, terms = total_loss(out, free, unknown_batch(), LossWeights(), torch.ones(3))
+    loss, terms = total_loss(out, free, unknown_batch(), weights=LossWeights(), nucleus_weight_N=torch.ones(3))
     loss.backward()
     assert torch.isfinite(loss)
     assert {
@@ -125,6 +125,8 @@ def test_a_batch_of_which_nothing_is_known_teaches_no_class_and_breaks_nothing()
 def test_the_total_is_the_weighted_sum():
     weights = LossWeights(centre=1, foreground=2, offset=3, nucleus=4, free_nucleus=5, region=6)
     batch = unknown_batch()._replace(region_BHW=torch.ones(2, 8, 8).long(), nucleus_BHW=torch.ones(2, 8, 8).long())
-    loss, terms = total_loss(logits(), random(2, 3, 8, 8, seed=7), batch, weights, torch.ones(3))
+    loss, terms = total_loss(
+        logits(), random(2, 3, 8, 8, seed=7), batch, weights=weights, nucleus_weight_N=torch.ones(3)
+    )
     by_hand = sum(getattr(weights, name) * value for name, value in terms.items())
     assert loss.item() == pytest.approx(by_hand, rel=1e-5)
