@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from pathopan.network.bundle import Bundle, load_bundle
 from pathopan.training.finish import write_bundle
 from pathopan.training.recipe import read_recipe, read_samples
-from pathopan.training.train import train
+from pathopan.training.train import train, trained_minutes
 
 
 def train_bundle(
@@ -40,10 +39,8 @@ def train_bundle(
     ConfigError, DatasetError, BundleError
         If the recipe, the data or the bundle cannot be used.
     """
-    started = time.monotonic()
     recipe = read_recipe(recipe_name)
     samples = read_samples(data)
     net = load_bundle(start_from)[1] if start_from else None
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
-    minutes = (time.monotonic() - started) / 60
-    return write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes)
+    return write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=trained_minutes(out))

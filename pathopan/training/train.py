@@ -87,6 +87,7 @@ def train(
     )
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     first = _resume(folder, recipe, net=net, average=average, optimiser=optimiser)
+    before = trained_minutes(folder)
     rates = nucleus_weights(kept, taxonomy).to(place)
     net.train()
     started = time.monotonic()
@@ -98,7 +99,9 @@ def train(
             left = (time.monotonic() - started) / (step + 1 - first) * (recipe.steps - step - 1)
             log.info("step %d/%d loss %.3f, %.0f min left", step + 1, recipe.steps, terms["loss"], left / 60)
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == recipe.steps:
-            _save(folder, recipe, net=net, average=average, optimiser=optimiser, step=step + 1)
+            minutes = before + (time.monotonic() - started) / 60
+            progress = {"step": str(step + 1), "minutes": f"{minutes:.2f}"}
+            _save(folder, recipe, net=net, average=average, optimiser=optimiser, progress=progress)
     return bundle, average.module.eval().float().cpu()
 
 
@@ -190,7 +193,13 @@ def _record(folder: Path, step: int, terms: dict[str, float]) -> None:
 
 
 def _save(
-    folder: Path, recipe: Recipe, *, net: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, step: int
+    folder: Path,
+    recipe: Recipe,
+    *,
+    net: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    progress: dict[str, str],
 ) -> None:
     """Write weights, moving average and optimiser as safetensors: a checkpoint holds no code either."""
     tensors = {f"net.{key}": value for key, value in net.state_dict().items()}
@@ -202,8 +211,17 @@ def _save(
         save_file(
             {key: value.detach().clone().contiguous() for key, value in tensors.items()},
             temporary,
-            metadata={"step": str(step), "recipe": recipe_text},
+            metadata={**progress, "recipe": recipe_text},
         )
+
+
+def trained_minutes(folder: Path) -> float:
+    """Give the time that training up to the folder's checkpoint took, over all its restarts."""
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0.0
+    with safe_open(path, framework="pt") as stored:
+        return float(stored.metadata().get("minutes", 0))
 
 
 def _resume(
