@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import shapely
+from affine import Affine
 from rasterio import features
 from scipy import ndimage
 from skimage import measure
@@ -58,6 +59,7 @@ def find_bed(
     factor = max(1, round(BED_MPP / mpp))
     coarse_mpp = mpp * factor
     coarse = _without_specks(_coarsened(tumor, factor), min_piece_mm2 * 1e6 / coarse_mpp**2)
+    del tumor  # a caller that gives its only reference gets the memory back
     if not coarse.any():
         return shapely.Polygon()
     radius = closing_um / 2 / coarse_mpp
@@ -69,12 +71,14 @@ def find_bed(
     return shapely.transform(shapely.union_all(hulls), lambda points: (points - margin) * factor)
 
 
-def paint_mask(shape_px: shapely.Geometry, shape: tuple[int, int]) -> Mask:
-    """Mark the pixels whose centre lies in a geometry (in pixels, corners at integers)."""
-    parts = [part for part in shapely.get_parts(shape_px) if not part.is_empty and part.area > 0]
+def paint_rows(geometry: shapely.Geometry, rows: slice, width: int) -> Mask:
+    """Mark, in some rows of a map, the pixels whose centre lies in a geometry (in pixels, corners at integers)."""
+    parts = [part for part in shapely.get_parts(geometry) if not part.is_empty and part.area > 0]
+    shape = (rows.stop - rows.start, width)
     if not parts or min(shape) == 0:
         return np.zeros(shape, bool)
-    return features.rasterize(parts, out_shape=shape, dtype="uint8").view(bool)
+    moved = Affine.translation(0, rows.start)
+    return features.rasterize(parts, out_shape=shape, transform=moved, dtype="uint8").view(bool)
 
 
 def _coarsened(mask: Mask, factor: int) -> Mask:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import shapely
 
 from pathopan.classes import Taxonomy
-from pathopan.objects.bed import find_bed, paint_mask
+from pathopan.objects.bed import find_bed, paint_rows
 from pathopan.objects.distances import DISTANCE_ROWS, MaskOf, distance_px, nearest_px
 from pathopan.objects.regions import ClassMap, strips
 
@@ -209,7 +209,7 @@ def find_compartments(
     places = classes.astype(np.uint16)
     del classes  # a caller that gives its only reference gets the memory back
     if drawn.excluded is not None:
-        places[paint_mask(drawn.excluded, places.shape)] |= DRAWN_OUT
+        _mark_inside(places, drawn.excluded, DRAWN_OUT)
     _mark_buffer(places, taxonomy, rules.exclusion_buffer_um / mpp)
     part = part_of_place(taxonomy)
     tumor, stroma = part == PARTS.index("tumor"), np.isin(part, [PARTS.index(name) for name in _STROMA])
@@ -222,7 +222,7 @@ def find_compartments(
             min_piece_mm2=rules.bed_min_piece_mm2,
             concavity=rules.bed_concavity,
         )
-    places[paint_mask(bed, places.shape)] |= BED
+    _mark_inside(places, bed, BED)
     _mark_margin(places, rules.margin_um / mpp)
     _mark_associated(places, tumor, stroma, rules, mpp)
     _mark_bands(places, tumor, stroma, rules, mpp)
@@ -231,6 +231,12 @@ def find_compartments(
 
 def _set(places: PlaceMap, rows: slice, where: npt.NDArray[np.bool_], bit: int) -> None:
     places[rows] |= where.astype(np.uint16) * np.uint16(bit)
+
+
+def _mark_inside(places: PlaceMap, geometry: shapely.Geometry, bit: int) -> None:
+    """Mark what lies inside a geometry."""
+    for rows in strips(len(places), DISTANCE_ROWS):
+        _set(places, rows, paint_rows(geometry, rows, places.shape[1]), bit)
 
 
 def _mark_buffer(places: PlaceMap, taxonomy: Taxonomy, radius: float) -> None:

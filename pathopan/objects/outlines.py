@@ -16,7 +16,7 @@ from scipy.sparse import csgraph
 
 IntArray = npt.NDArray[np.integer]
 
-LINES = 128
+LINES = 64
 """Pixel borders examined at once: bounds temporary memory, changes no result."""
 
 
@@ -29,19 +29,23 @@ class _Runs(NamedTuple):
     end: IntArray
 
 
-def region_outlines(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.object_]:
+def region_outlines(
+    ids: npt.NDArray[np.integer], *, scale: tuple[float, float] = (1.0, 1.0)
+) -> npt.NDArray[np.object_]:
     """Trace every region along its pixel borders, with holes.
 
     Parameters
     ----------
     ids : (Y, X) int
         Region ids 1..N; 0 and less is nothing.
+    scale : (float, float)
+        Units of the result per pixel, along x and y.
 
     Returns
     -------
     (N,) shapely.Polygon or shapely.MultiPolygon
-        Entry ``i`` outlines region ``i + 1``, in pixels with corners at integers. Valid, and its area is exactly the
-        region's number of pixels; pieces that touch only at a corner become a MultiPolygon.
+        Entry ``i`` outlines region ``i + 1``, in scaled pixels with corners at integers. Valid, and its area is
+        exactly that of the region's pixels; pieces that touch only at a corner become a MultiPolygon.
 
     Examples
     --------
@@ -52,7 +56,7 @@ def region_outlines(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.object_]:
     if count == 0:
         return np.empty(0, object)
     ring, corners, label = _rings(*_borders(ids), ids.shape)
-    return _assemble(ring, corners, label, count)
+    return _assemble(ring, corners, label, np.asarray(scale), count)
 
 
 def _borders(ids: npt.NDArray[np.integer]) -> tuple[_Runs, _Runs]:
@@ -167,7 +171,9 @@ def _walk(follower: IntArray) -> tuple[IntArray, IntArray]:
     return order, member[order]
 
 
-def _assemble(ring: IntArray, corners: IntArray, label: IntArray, count: int) -> npt.NDArray[np.object_]:
+def _assemble(
+    ring: IntArray, corners: IntArray, label: IntArray, scale: npt.NDArray[np.float64], count: int
+) -> npt.NDArray[np.object_]:
     """Build one polygon a label from its rings."""
     begin = np.flatnonzero(np.diff(ring, prepend=-1))
     following = np.roll(corners, -1, axis=0)
@@ -181,7 +187,7 @@ def _assemble(ring: IntArray, corners: IntArray, label: IntArray, count: int) ->
     del following, chosen
     pieces, piece = _pieces(owner, several, ends)
     order = np.lexsort((hole, piece))
-    rings = np.asarray(shapely.linearrings(corners.astype(np.float64), indices=ring))
+    rings = np.asarray(shapely.linearrings(corners * scale, indices=ring))
     polygons = shapely.polygons(rings[order], indices=piece[order])
     owner_of = np.empty(pieces, np.int64)
     owner_of[piece] = owner

@@ -14,7 +14,6 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import shapely
 from scipy import sparse
 from scipy.sparse import csgraph
 from skimage import measure
@@ -24,7 +23,8 @@ from pathopan.errors import ShapeMismatch, UnknownLabel
 from pathopan.objects.outlines import region_outlines
 
 ClassMap = npt.NDArray[np.uint8]
-IdMap = npt.NDArray[np.int32]
+IdMap = npt.NDArray[np.int32] | npt.NDArray[np.int16]
+LabelMap = npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
 _Row = npt.NDArray[Any]
 
@@ -48,7 +48,7 @@ class RegionMap:
         class_of = np.concatenate([np.arange(255, -1, -1), self.class_ids]).astype(np.uint8)
         classes = np.empty(self.ids.shape, np.uint8)
         for rows in strips(len(classes), STRIP_ROWS):
-            classes[rows] = class_of[self.ids[rows] + 255]
+            classes[rows] = class_of[self.ids[rows].astype(np.int32) + 255]
         return classes
 
 
@@ -104,14 +104,12 @@ def find_regions(classes: ClassMap, *, taxonomy: Taxonomy, mpp: float, min_regio
     small = (n_pixels * mpp**2 < min_region_um2) & ~protected
     owner = _join_islands(owner, small, contacts)
     ids = _number(owner, contacts, np.isin(owner, (UNANALYSED, *taxonomy.region_ids("background"))))
-    for rows in strips(len(labels), STRIP_ROWS):
-        labels[rows] = ids[labels[rows]]
     is_region = ids > 0
     count = int(ids.max(initial=0))
     class_ids, sizes = np.zeros(count, np.int64), np.zeros(count, np.int64)
     class_ids[ids[is_region] - 1] = owner[is_region]
     np.add.at(sizes, ids[is_region] - 1, n_pixels[is_region])
-    return RegionMap(labels, class_ids, sizes)
+    return RegionMap(_renumbered(labels, ids), class_ids, sizes)
 
 
 def strips(n_rows: int, height: int) -> Iterator[slice]:
@@ -148,7 +146,7 @@ def regions_table(
         exactly the region's pixels, so that a point is in the outline if its pixel is in the region.
     """
     region_ids = np.arange(1, len(regions.class_ids) + 1)
-    shapes = region_outlines(regions.ids)
+    outlines = region_outlines(regions.ids, scale=scale_l0)
     borders = (regions.ids[0], regions.ids[-1], regions.ids[:, 0], regions.ids[:, -1]) if regions.ids.size else ([0],)
     frame = pd.DataFrame(
         {
@@ -159,8 +157,7 @@ def regions_table(
             "touches_border": np.isin(region_ids, np.concatenate(borders)),
         }
     )
-    placed = shapely.transform(shapes, lambda points: points * np.asarray(scale_l0))
-    return gpd.GeoDataFrame(frame, geometry=placed, crs=None)
+    return gpd.GeoDataFrame(frame, geometry=outlines, crs=None)
 
 
 def _check_classes(classes: ClassMap, taxonomy: Taxonomy) -> None:
@@ -181,7 +178,7 @@ def _values(classes: ClassMap) -> IntArray:
     return np.flatnonzero(counts)
 
 
-def _label(classes: ClassMap) -> tuple[IdMap, IntArray, IntArray]:
+def _label(classes: ClassMap) -> tuple[LabelMap, IntArray, IntArray]:
     """Label components of equal class in row-major order of first pixels; give class and size of each."""
     labels = np.zeros(classes.shape, np.int32)
     owners, seams, total = [np.zeros(1, np.int64)], [], 0
@@ -205,7 +202,23 @@ def _label(classes: ClassMap) -> tuple[IdMap, IntArray, IntArray]:
     return labels, owner[dense], sizes
 
 
-def _seam(classes: ClassMap, labels: IdMap, row: int) -> tuple[IntArray, IntArray]:
+def _renumbered(labels: LabelMap, ids: npt.NDArray[np.int32]) -> IdMap:
+    """Replace labels by ids, in the labels' own memory; where 16 bits are enough for ids, give half of it back."""
+    if ids.max(initial=0) > np.iinfo(np.int16).max or labels.size == 0:
+        for rows in strips(len(labels), STRIP_ROWS):
+            labels[rows] = ids[labels[rows]]
+        return labels
+    flat, shape = labels.reshape(-1), labels.shape
+    halves, short = flat.view(np.int16), ids.astype(np.int16)
+    for part in strips(len(flat), STRIP_ROWS * shape[1]):
+        halves[part] = short[flat[part]]  # writes run behind the reads: an id takes half of a label's room
+    count = len(flat)
+    del flat, halves  # nothing else may look at the buffer when it shrinks
+    labels.resize((count + 1) // 2, refcheck=False)
+    return labels.view(np.int16)[:count].reshape(shape)
+
+
+def _seam(classes: ClassMap, labels: LabelMap, row: int) -> tuple[IntArray, IntArray]:
     """Pair the labels that are one component across the border above a row."""
     if row == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -234,7 +247,7 @@ def _leaders(count: int, first: IntArray, second: IntArray) -> IntArray:
     return lowest[member]
 
 
-def _contacts(labels: IdMap, small: npt.NDArray[np.bool_]) -> _Contacts:
+def _contacts(labels: LabelMap, small: npt.NDArray[np.bool_]) -> _Contacts:
     """Count the pixel pairs (8 neighbours) in which a small component touches another."""
     keys, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     count = len(small)
@@ -248,7 +261,7 @@ def _contacts(labels: IdMap, small: npt.NDArray[np.bool_]) -> _Contacts:
     return _Contacts(key // count, key % count, weight)
 
 
-def _touching(block: IdMap, small: npt.NDArray[np.bool_]) -> IntArray:
+def _touching(block: LabelMap, small: npt.NDArray[np.bool_]) -> IntArray:
     """Encode each pixel pair of a strip (its last row belongs to the next strip) as lower label * count + higher."""
     pairs, width = [np.empty(0, np.int64)], block.shape[1]
     for down, right in _NEIGHBORS:

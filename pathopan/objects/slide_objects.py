@@ -21,6 +21,7 @@ from pathopan.objects.compartments import (
     partition_of_place,
 )
 from pathopan.objects.features import NUCLEI_AT_ONCE, morphology, pixels_of, values_at
+from pathopan.objects.outlines import LINES
 from pathopan.objects.regions import STRIP_ROWS, ClassMap, IdMap, find_regions, regions_table, strips
 from pathopan.tables import detections_schema, nuclei_schema
 
@@ -141,9 +142,11 @@ def _spread(ids: IdMap, n_regions: int, field_px: float) -> pd.DataFrame:
     columns = int(column_field.max(initial=-1)) + 1
     parts = [np.empty((0, 3), np.int64)]
     for row in np.unique(row_field):
-        lines = slice(*np.searchsorted(row_field, (row, row + 1)))
-        key = np.maximum(ids[lines], 0).astype(np.int64) * columns + column_field
-        counts = np.bincount(key.ravel(), minlength=(n_regions + 1) * columns)
+        first, stop = np.searchsorted(row_field, (row, row + 1)).tolist()
+        counts = np.zeros((n_regions + 1) * columns, np.int64)
+        for lines in strips(stop - first, LINES):
+            key = np.maximum(ids[first:stop][lines], 0).astype(np.int64) * columns + column_field
+            counts += np.bincount(key.ravel(), minlength=len(counts))
         filled = np.flatnonzero(counts[columns:]) + columns
         parts.append(np.column_stack([filled // columns, row * columns + filled % columns, counts[filled]]))
     table = pd.DataFrame(np.concatenate(parts), columns=["region_id", "field", "n_pixels"])

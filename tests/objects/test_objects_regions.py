@@ -145,3 +145,11 @@ def test_a_map_must_be_flat_and_known():
         find_regions(np.zeros((1, 2, 3), np.uint8), taxonomy=BREAST, mpp=1.0)
     with pytest.raises(UnknownLabel, match=r"values \[9\], which taxonomy 'breast-5-4' does not know"):
         joined([[9]], 0)
+
+
+def test_many_regions_keep_their_ids():
+    classes = np.full((400, 400), GLASS, np.uint8)
+    classes[::2, ::2] = TUMOR
+    found = joined(classes, 0)
+    assert found.ids.max() == 200 * 200  # more than 16 bits hold
+    np.testing.assert_array_equal(found.classes(), classes)
