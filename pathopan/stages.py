@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,7 +87,8 @@ class Job:
         chain: dict[str, list[Any]] = {
             "tile": [_slide_print(self.entry), _file_print(self.tissue), config.tiler, bundle.mpp, bundle.step],
             "predict": [
-                bundle.sha256, bundle.decode, bundle.halo, config.stitcher.seam_margin_um,
+                bundle.sha256, bundle.taxonomy, bundle.arguments, bundle.mean, bundle.std, bundle.decode, bundle.halo,
+                config.stitcher.seam_margin_um,
                 inference.runtime, inference.precision, self.engine.device,
             ],
             "stitch": [config.stitcher, config.export.ngff, config.export.image_mpp],
@@ -208,13 +210,14 @@ def predict_slide(job: Job, tiling: Tiling, record: SlideRecord, progress: Progr
             workers=job.workers,
             batch_size=job.config.inference.batch_size,
         )
-        for shard in missing:
-            collected = []
-            for _ in plan.tiles(shard):
-                collected.append(next(predictions))
-                done += 1
-                progress("predict", done, len(indices))
-            write_shard(folder, shard, collected)
+        with closing(predictions):
+            for shard in missing:
+                collected = []
+                for _ in plan.tiles(shard):
+                    collected.append(next(predictions))
+                    done += 1
+                    progress("predict", done, len(indices))
+                write_shard(folder, shard, collected)
         runtime = job.engine.runtime
         notes = {
             "runtime": runtime.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -56,7 +56,7 @@ def predict_tiles(
     task: DecodeTask,
     workers: int = 2,
     batch_size: int = 1,
-) -> Iterator[TilePrediction]:
+) -> Generator[TilePrediction, None, None]:
     """Stream tiles through the network, in order, in bounded memory.
 
     Parameters
