@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from pathopan.classes import BREAST, Taxonomy
 from pathopan.datasets.sample import Sample
-from pathopan.tiler.glass import find_glass
 
 FloatMap = npt.NDArray[np.float32]
 
@@ -24,6 +23,9 @@ class DerivationRules:
     dense_share: float = 0.6  # lymphocyte-rich where TILs are more than this share of nuclei
     dense_per_mm2: float = 2_500.0  # ... and at least this dense
     empty_per_mm2: float = 150.0  # fewer nuclei say nothing about the tissue: left unlabelled
+    glass_blur_um: float = 4.0  # Gaussian over the mean RGB
+    glass_level: float = 225.0  # brighter than this, and flat, is background
+    glass_texture: float = 6.0  # standard deviation of the gray level that still counts as flat
 
 
 def derive_regions(sample: Sample, *, taxonomy: Taxonomy = BREAST, rules: DerivationRules | None = None) -> Sample:
@@ -56,8 +58,17 @@ def derive_regions(sample: Sample, *, taxonomy: Taxonomy = BREAST, rules: Deriva
     region[density["other"] > total - density["other"]] = taxonomy.region_ids("other")[0]
     region[dense] = taxonomy.region_ids("dense")[0]
     region[total < rules.empty_per_mm2] = 0
-    region[find_glass(sample.image, mpp=sample.mpp)] = taxonomy.region_ids("background")[0]
+    region[glass(sample.image, mpp=sample.mpp, rules=rules)] = taxonomy.region_ids("background")[0]
     return replace(sample, region=region, region_derived=True)
+
+
+def glass(image: npt.NDArray[np.uint8], *, mpp: float, rules: DerivationRules) -> npt.NDArray[np.bool_]:
+    """Find bare glass and empty lumen: bright and without texture (pale fibrous tissue is bright but textured)."""
+    gray = image.mean(axis=2, dtype=np.float32)
+    sigma = rules.glass_blur_um / mpp
+    level = cv2.GaussianBlur(gray, (0, 0), sigma)
+    variance = cv2.GaussianBlur(gray * gray, (0, 0), sigma) - level * level
+    return (level > rules.glass_level) & (variance < rules.glass_texture**2)
 
 
 def _density(sample: Sample, class_ids: tuple[int, ...], blur_um: float) -> FloatMap:

