@@ -20,7 +20,7 @@ from pathopan.result import open_result
 from pathopan.scores import SlideScore, failed_score, scores_table
 from pathopan.tables import Column, Schema, regions_schema
 
-FAILURE_COLUMNS = ("slide_id", "path", "stage", "error", "message", "what_to_do")
+FAILURE_COLUMNS = ("slide_id", "stage", "message", "what_to_do", "error", "path")
 
 
 def write_cohort_tables(out: Path, *, taxonomy: Taxonomy) -> None:
@@ -30,7 +30,7 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy) -> None:
     that imports everything into a QuPath project.
     """
     slides = list(_slides(out))
-    scores = [_score_of(name, score, record) for name, score, record in slides]
+    scores = [score_of(name, score, record) for name, score, record in slides]
     table = scores_table(scores, taxonomy)
     write_table(out / "scores.csv", table)
     write_table(out / "scores.parquet", table)
@@ -53,7 +53,8 @@ def _slides(out: Path) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, A
             yield folder.name, score, record
 
 
-def _score_of(name: str, score: dict[str, Any] | None, record: dict[str, Any]) -> SlideScore:
+def score_of(name: str, score: dict[str, Any] | None, record: dict[str, Any]) -> SlideScore:
+    """Rebuild a slide's score from its files; a slide that failed has one without values."""
     if score is None or "failure" in record:
         return failed_score(name, record.get("failure", {}).get("message", "not complete; run it again"))
     return SlideScore(**{key: value for key, value in score.items() if key not in ("reasons", "fields")})

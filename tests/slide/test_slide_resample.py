@@ -49,7 +49,7 @@ def test_at_the_level_s_own_mpp_nothing_is_read_twice_or_changed():
 
 @given(st.integers(-30, 30), st.integers(1, 40), st.floats(0.6, 9))
 def test_the_source_holds_the_window_and_the_reach_of_the_filter(start, size, step):
-    assume(step != 1)
+    assume(abs(step - 1) > 1e-3)  # nearer to 1, pixels are copied and no filter reaches out
     source = source_window(Window(start, 0, size, 1), (step, 1.0))
     assert source.x <= start * step - 2 * max(1, step)
     assert source.x1 >= (start + size) * step + 2 * max(1, step)
