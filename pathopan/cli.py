@@ -184,15 +184,40 @@ def score(
     out: Annotated[Path, typer.Argument(help="Folder of a run.")],
     config: ConfigFile = None,
     set_: Set = [],  # noqa: B006
+    regions: Annotated[Path | None, typer.Option(help="GeoJSON from QuPath: regions as a person edited them.")] = None,
+    slide: Annotated[str | None, typer.Option(help="The slide of --regions or --original.")] = None,
+    original: Annotated[bool, typer.Option("--original", help="Return to the network's regions.")] = False,
+    calibration: Annotated[Path | None, typer.Option(help="File from `pathopan calibrate`; stays in force.")] = None,
+    no_calibration: Annotated[bool, typer.Option("--no-calibration", help="Apply none any more.")] = False,
+    stability: Annotated[bool, typer.Option("--stability", help="Add ranges under other choices.")] = False,
 ) -> None:
-    """Score a finished run again with other settings, from its files; prints what changed.
+    """Score a finished run again, from its files, and print what changed: other settings, or regions edited in QuPath.
 
-    Example: pathopan score results --set objects.near_um=100
+    Example: pathopan score results --regions edited.geojson --slide S-0417
     """
-    from pathopan.rescore import rescore_run
+    from pathopan.rescore import Given, rescore_run
 
-    changes = rescore_run(out, load_config(config or out / "config.yaml", overrides=set_))
-    typer.echo("\n".join(changes) or "no headline score changed")
+    given = Given(regions, slide, original, calibration, no_calibration, stability)
+    lines = rescore_run(out, load_config(config or out / "config.yaml", overrides=set_), given)
+    typer.echo("\n".join(lines) or "no headline score changed")
+
+
+@app.command()
+def calibrate(
+    out: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    visual: Annotated[Path, typer.Option(help="CSV: slide_id,stil_percent, one visual reading a slide.")],
+    target: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("calibration.json"),
+    score_name: Annotated[str, typer.Option("--score", help="Computed score to start from.")] = "stil_percent",
+) -> None:
+    """Fit visual scores on computed ones: a line with its interval, in a file that `score --calibration` applies.
+
+    Example: pathopan calibrate results --visual visual.csv -o calibration.json
+    """
+    from pathopan.calibration import describe_calibration, fit_visual, write_calibration
+
+    fitted = fit_visual(out, visual, score=score_name)
+    write_calibration(target, fitted)
+    typer.echo("\n".join([*describe_calibration(fitted), f"calibration: {target}"]))
 
 
 @app.command()

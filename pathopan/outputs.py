@@ -1,34 +1,29 @@
-"""The last stages of one slide: objects and scores, then what is written for others."""
+"""One slide's results on disk: what they depend on, and what is written for others."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import geopandas as gpd
 import numpy as np
 
+from pathopan.calibration import StoredCalibration, applied_calibration
 from pathopan.classes import Taxonomy
 from pathopan.config import Config
 from pathopan.definitions import definitions
-from pathopan.errors import ResultError
+from pathopan.edits import edit_print
 from pathopan.export.geojson import write_nuclei_geojson, write_regions_geojson
-from pathopan.export.geoparquet import iter_geoparquet, read_geoparquet, write_geoparquet
+from pathopan.export.geoparquet import iter_geoparquet
 from pathopan.export.report import write_slide_report
-from pathopan.files import remove
-from pathopan.objects import CompartmentRules, SlideObjects, find_objects
 from pathopan.pages import slide_page
-from pathopan.record import SlideRecord, fingerprint, read_json, write_json
+from pathopan.record import SlideRecord, fingerprint, read_json
 from pathopan.result import SlideResult
-from pathopan.scores import ScoreRules, score_regions, score_slide
-from pathopan.stitcher.ngff import open_panoptic
-from pathopan.stitcher.store import region_map
-from pathopan.tables import nuclei_schema, regions_schema
+from pathopan.tables import nuclei_schema
 
-RulesT = TypeVar("RulesT", CompartmentRules, ScoreRules)
+ORIGINAL = "score.original.json"
+"""In a slide's folder while a person's regions are in force: the score of the network's regions, same settings."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +34,15 @@ class Place:
     folder: Path
     taxonomy: Taxonomy
     config: Config
-    prints: dict[str, str]  # fingerprints of the stages score and export
+    prints: dict[str, str]  # fingerprints of the stages score and export, and of the score of the network's regions
+    edited: bool = False  # whether a person's regions stand for the network's
+    calibration: StoredCalibration | None = None
 
     @property
     def score_files(self) -> list[Path]:
         """What scoring leaves behind."""
         names = ("panoptic.ome.zarr", "nuclei.parquet", "regions.parquet", "score.json")
-        return [self.folder / name for name in names]
+        return [self.folder / name for name in (*names, *([ORIGINAL] if self.edited else []))]
 
     @property
     def export_files(self) -> list[Path]:
@@ -55,9 +52,28 @@ class Place:
         return files if self.config.export.nuclei == "none" else [*files, nuclei]
 
 
-def later_prints(stitch_print: str, config: Config) -> dict[str, str]:
-    """Sum up what the last stages depend on, beyond the stitched slide: their settings."""
-    score = fingerprint(stitch_print, str(config.objects), str(config.scores))
+def find_place(
+    slide_id: str, folder: Path, record: SlideRecord, *, taxonomy: Taxonomy, config: Config, stitch_print: str
+) -> Place:
+    """Gather what a slide's scores depend on: settings, a person's regions, and the run's calibration.
+
+    Raises
+    ------
+    ResultError
+        If the record tells of edited regions that are gone.
+    ConfigError
+        If the run's calibration is damaged.
+    """
+    edit, calibration = edit_print(folder, record), applied_calibration(folder.parents[1])
+    given = () if calibration is None else (calibration.sha256,)
+    prints = later_prints(stitch_print, config, *given, *([f"edited {edit}"] if edit else []))
+    prints["original"] = later_prints(stitch_print, config, *given)["score"]
+    return Place(slide_id, folder, taxonomy, config, prints, bool(edit), calibration)
+
+
+def later_prints(stitch_print: str, config: Config, *given: str) -> dict[str, str]:
+    """Sum up what the last stages depend on, beyond the stitched slide: their settings, and what a person gave."""
+    score = fingerprint(stitch_print, str(config.objects), str(config.scores), *given)
     return {"score": score, "export": fingerprint(score, str(config.export))}
 
 
@@ -66,63 +82,6 @@ def is_complete(place: Place, record: SlideRecord) -> bool:
     return record.is_current("score", place.prints["score"], place.score_files) and record.is_current(
         "export", place.prints["export"], place.export_files
     )
-
-
-def score_to_files(place: Place, record: SlideRecord) -> None:
-    """Find objects and score them; writes ``nuclei.parquet``, ``regions.parquet`` and ``score.json``."""
-    if record.is_current("score", place.prints["score"], place.score_files):
-        return
-    started = time.monotonic()
-    write_scores(place.folder, record, config=place.config, taxonomy=place.taxonomy)
-    record.finish("score", place.prints["score"], seconds=time.monotonic() - started)
-
-
-def write_scores(folder: Path, record: SlideRecord, *, config: Config, taxonomy: Taxonomy) -> None:
-    """Score what a slide's folder holds; needs neither the slide nor the network."""
-    objects = objects_of(folder, record, config=config, taxonomy=taxonomy)
-    rules = rules_from(ScoreRules, config)
-    score = score_slide(objects, slide_id=record.entries["slide_id"], rules=rules)
-    write_geoparquet(folder / "regions.parquet", score_regions(objects, rules=rules), schema=regions_schema(taxonomy))
-    write_geoparquet(folder / "nuclei.parquet", objects.nuclei, schema=nuclei_schema(taxonomy))
-    write_json(folder / "score.json", score.to_dict())
-    remove(folder / "detections.parquet")
-
-
-def objects_of(folder: Path, record: SlideRecord, *, config: Config, taxonomy: Taxonomy) -> SlideObjects:
-    """Read a slide's region map and nuclei, and find its objects."""
-    arrays = open_panoptic(folder / "panoptic.ome.zarr")
-    regions, mpp = region_map(arrays, config.objects.region_mpp)
-    mpp_l0 = record.entries["slide"]["mpp_l0"]
-    return find_objects(
-        regions,
-        read_detections(folder),
-        taxonomy=taxonomy,
-        mpp=mpp,
-        scale_l0=(mpp / mpp_l0[0], mpp / mpp_l0[1]),
-        rules=rules_from(CompartmentRules, config),
-    )
-
-
-def read_detections(folder: Path) -> gpd.GeoDataFrame:
-    """Read a slide's nuclei: fresh from the stitcher, or from a table that was scored before.
-
-    Raises
-    ------
-    ResultError
-        If neither is there.
-    """
-    for name in ("detections.parquet", "nuclei.parquet"):
-        if (folder / name).is_file():
-            return read_geoparquet(folder / name)
-    msg = f"{folder}: neither detections.parquet nor nuclei.parquet; run this slide again"
-    raise ResultError(msg)
-
-
-def rules_from(kind: Callable[..., RulesT], config: Config) -> RulesT:
-    """Fill a room's rules from the settings of the same names."""
-    values: dict[str, Any] = {**config.to_dict()["objects"], **config.to_dict()["scores"]}
-    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -> None:

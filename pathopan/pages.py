@@ -8,12 +8,14 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.spatial import cKDTree
 
 from pathopan.export.geoparquet import Bounds
 from pathopan.export.overlay import Rgb
 from pathopan.export.report import CohortPage, Crop, SlidePage
 from pathopan.result import Result, SlideResult
+from pathopan.scores.summary import CALIBRATED
 
 _PICTURE_SIDE = 2048  # pixels of the longer side of a page's picture
 _CROP_UM = 300.0
@@ -88,7 +90,7 @@ def cohort_page(result: Result, *, title: str, definitions: Mapping[str, str]) -
     """
     return CohortPage(
         title=title,
-        scores=result.scores,
+        scores=_without_uncalibrated(result.scores),
         thumbnails={slide.slide_id: _small(slide) for slide in result},
         failures=result.failures,
         definitions=definitions,
@@ -127,6 +129,12 @@ def _focus(slide: SlideResult, region: Any) -> npt.NDArray[np.float64]:
 def _square(middle: npt.NDArray[np.float64]) -> Bounds:
     x, y = float(middle[0]) - _CROP_UM / 2, float(middle[1]) - _CROP_UM / 2
     return x, y, x + _CROP_UM, y + _CROP_UM
+
+
+def _without_uncalibrated(scores: pd.DataFrame) -> pd.DataFrame:
+    """Leave the calibrated scores out where no calibration was given."""
+    found = [name for name in scores.columns if name in CALIBRATED and scores[name].isna().all()]
+    return scores.drop(columns=found)
 
 
 def _small(slide: SlideResult) -> Rgb:

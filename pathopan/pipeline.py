@@ -15,8 +15,9 @@ from pathopan.cohort import write_cohort_tables
 from pathopan.config import Config
 from pathopan.errors import MissingMpp, PathopanError, SlideError, UnreadableSlide, UpsamplingRefused
 from pathopan.manifest import SlideEntry
-from pathopan.outputs import Place, export_to_files, is_complete, score_to_files
+from pathopan.outputs import export_to_files, find_place, is_complete
 from pathopan.record import SlideRecord, command_line, now, versions, write_json
+from pathopan.scoring import score_to_files
 from pathopan.stages import Engine, Job, Progress, predict_slide, stitch_slide, tile_slide
 
 SLIDE_FAULTS = (PathopanError, OSError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError)
@@ -93,7 +94,14 @@ def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[st
     SlideError
         If the slide cannot be read, has no mpp, or is too coarse.
     """
-    place = Place(job.entry.slide_id, job.folder, job.taxonomy, job.config, job.prints)
+    place = find_place(
+        job.entry.slide_id,
+        job.folder,
+        record,
+        taxonomy=job.taxonomy,
+        config=job.config,
+        stitch_print=job.prints["stitch"],
+    )
     if is_complete(place, record):
         return False
     stitched = [job.folder / "panoptic.ome.zarr"]

@@ -105,6 +105,12 @@ class SlideRecord:
         self.entries.setdefault("stages", {})[stage] = entry
         self.write()
 
+    def forget(self, *stages: str) -> None:
+        """Strike stages out, so that their outputs count as unfinished."""
+        for stage in stages:
+            self.entries.get("stages", {}).pop(stage, None)
+        self.write()
+
     def notes(self, stage: str) -> dict[str, Any]:
         """Give what a stage noted."""
         entry: dict[str, Any] = self.entries.get("stages", {}).get(stage, {})

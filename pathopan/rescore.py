@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pathopan.calibration import drop_calibration, keep_calibration, read_calibration
 from pathopan.cohort import write_cohort_tables
 from pathopan.config import Config
-from pathopan.errors import ResultError
+from pathopan.edits import find_edited_slide, keep_edit, set_edit_aside
+from pathopan.errors import ConfigError, ResultError
 from pathopan.export.geoparquet import write_table
-from pathopan.outputs import Place, export_to_files, later_prints, read_slide_json, score_to_files
+from pathopan.outputs import Place, export_to_files, find_place, read_slide_json
 from pathopan.record import SlideRecord
 from pathopan.result import Result, open_result
+from pathopan.scores.summary import CALIBRATED
+from pathopan.scoring import score_to_files
 
 HEADLINES = ("stil_percent", "stil_density_per_mm2", "stil_area_fraction", "itil_per_mm2")
 
 
-def rescore_run(out: Path, config: Config) -> list[str]:
-    """Score every slide of a run with other settings.
+@dataclass(frozen=True)
+class Given:
+    """What a person gives for scoring again, besides settings.
+
+    Raises
+    ------
+    ConfigError
+        If two of them exclude each other.
+    """
+
+    regions: Path | None = None  # GeoJSON that QuPath exported: regions in place of the network's
+    slide: str | None = None  # the slide that `regions` or `original` is about
+    original: bool = False  # return to the network's regions
+    calibration: Path | None = None  # from `pathopan calibrate`
+    no_calibration: bool = False  # apply none any more
+    stability: bool = False  # score under other choices too
+
+    def __post_init__(self) -> None:
+        """Check that they fit together."""
+        if self.regions and self.original:
+            msg = "--regions and --original exclude each other: give edited regions, or return to the network's"
+            raise ConfigError(msg)
+        if self.calibration and self.no_calibration:
+            msg = "--calibration and --no-calibration exclude each other"
+            raise ConfigError(msg)
+        if self.slide and not (self.regions or self.original):
+            msg = "--slide names the slide of --regions or --original, and neither was given"
+            raise ConfigError(msg)
+
+
+def rescore_run(out: Path, config: Config, given: Given | None = None) -> list[str]:
+    """Score every slide of a run again where settings, edited regions or the calibration changed.
 
     Parameters
     ----------
@@ -28,28 +63,43 @@ def rescore_run(out: Path, config: Config) -> list[str]:
         Folder of a run.
     config : Config
         Only ``objects``, ``scores`` and ``export`` matter here.
+    given : Given, optional
+        Edited regions, a calibration, and what else to compute.
 
     Returns
     -------
     list of str
-        A line for each headline score that changed.
+        For a slide whose regions were given or returned: every headline score, before and after. For others: a line
+        for each headline score that changed. With stability, the range of each.
 
     Raises
     ------
     ResultError
         If the folder holds no run, or a slide's files are incomplete.
+    ConfigError
+        If the regions or the calibration cannot be used.
     """
-    result = open_result(out)
-    changes = []
+    given, result = given or Given(), open_result(out)
+    if given.calibration:
+        read_calibration(given.calibration)  # before anything is changed
+    touched = _change_edit(result, given)
+    if given.calibration:
+        keep_calibration(given.calibration, out)
+    if given.no_calibration:
+        drop_calibration(out)
+    lines: list[str] = []
     for place, record in _places(result, config):
         before, _ = read_slide_json(place.folder)
-        score_to_files(place, record)
+        score_to_files(place, record, stability=given.stability)
         export_to_files(place, record, run=result.run)
         after, _ = read_slide_json(place.folder)
-        changes += list(_changes(place.slide_id, before or {}, after or {}))
+        told = _all_changes if place.slide_id == touched else _changes
+        lines += told(place.slide_id, before or {}, after or {})
+        lines += _ranges(place.slide_id, after or {}) if given.stability else []
+        lines += [f"{place.slide_id}\tnote\t{text}" for text in record.notes("score").get("score_warnings", [])]
     (out / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
     write_cohort_tables(out, taxonomy=result.taxonomy)
-    return changes
+    return lines
 
 
 def export_run(out: Path, config: Config, *, csv: bool = False) -> list[Path]:
@@ -73,6 +123,29 @@ def export_run(out: Path, config: Config, *, csv: bool = False) -> list[Path]:
     return written
 
 
+def _change_edit(result: Result, given: Given) -> str | None:
+    """Take edited regions into a slide's folder, or set them aside; gives the slide's name."""
+    if given.regions:
+        slide = result.slide(given.slide or find_edited_slide(given.regions, result))
+        record = SlideRecord.open(slide.path / "record.json")
+        keep_edit(given.regions, slide.path, record, taxonomy=slide.taxonomy)
+        return slide.slide_id
+    if given.original:
+        slide = result.slide(given.slide or _only_edited(result))
+        set_edit_aside(slide.path, SlideRecord.open(slide.path / "record.json"))
+        return slide.slide_id
+    return None
+
+
+def _only_edited(result: Result) -> str:
+    edited = [s.slide_id for s in result if s.record.get("regions_edited")]
+    if len(edited) == 1:
+        return edited[0]
+    found = f"edited are {', '.join(edited)}; name one with --slide" if edited else "no slide has edited regions"
+    msg = f"--original: {found}"
+    raise ConfigError(msg)
+
+
 def _places(result: Result, config: Config) -> Iterator[tuple[Place, SlideRecord]]:
     for slide in result:
         record = SlideRecord.open(slide.path / "record.json")
@@ -80,15 +153,51 @@ def _places(result: Result, config: Config) -> Iterator[tuple[Place, SlideRecord
         if stitched is None:
             msg = f"{slide.path}: record.json does not know how the slide was stitched; run it again"
             raise ResultError(msg)
-        yield Place(slide.slide_id, slide.path, slide.taxonomy, config, later_prints(stitched, config)), record
+        place = find_place(
+            slide.slide_id, slide.path, record, taxonomy=slide.taxonomy, config=config, stitch_print=stitched
+        )
+        yield place, record
 
 
-def _changes(slide_id: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
-    for name in HEADLINES:
-        old, new = (score.get("headline", {}).get(name) for score in (before, after))
-        if old != new:
+def _changes(slide_id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Tell which headline scores changed."""
+    for name, old, new in _pairs(before, after):
+        if old != new and name in (*HEADLINES, CALIBRATED[0]):
             yield f"{slide_id}\t{name}\t{_text(old)} -> {_text(new)}"
 
 
-def _text(value: float | None) -> str:
-    return "empty" if value is None else f"{value:.4g}"
+def _all_changes(slide_id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Tell every headline score, before and after; on edited regions, before is always the network's."""
+    changes = after.get("edit", {}).get("headline")
+    pairs = [(name, row["original"], row["edited"]) for name, row in changes.items()] if changes else None
+    yield f"{slide_id}\tscore\t{'network -> edited' if changes else 'edited -> network'}\tdifference"
+    for name, old, new in pairs or _pairs(before, after):
+        numbers = isinstance(old, int | float) and isinstance(new, int | float)
+        yield f"{slide_id}\t{name}\t{_text(old)} -> {_text(new)}\t{f'{new - old:+.4g}' if numbers else ''}"
+    if "edit" in after:
+        left = after["edit"]["tissue_in_no_region_mm2"]
+        yield f"{slide_id}\ttissue in no region of the file, so not scored\t{left:.4g} mm2"
+
+
+def _pairs(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Pair the headline values of two scores."""
+    old, new = (
+        {**s.get("headline", {}), **s.get("calibration", {}), **s.get("phenotype", {})} for s in (before, after)
+    )
+    names = dict.fromkeys([*after.get("headline", {}), CALIBRATED[0], "phenotype"])
+    for name in names:
+        if name != "reasons" and "_ci_" not in name and (name in old or name in new):
+            yield name, old.get(name), new.get(name)
+
+
+def _ranges(slide_id: str, score: Mapping[str, Any]) -> Iterator[str]:
+    """Tell the range of each headline score under other choices."""
+    for name, row in score.get("stability", {}).get("ranges", {}).items():
+        over = "over fields shifted by half" if "_ci_" in name else "over TIL probability x 0.9 to 1.1"
+        yield f"{slide_id}\t{name}\t{_text(row['value'])} ({_text(row['low'])} to {_text(row['high'])} {over})"
+
+
+def _text(value: float | str | None) -> str:
+    if value is None or value == "":
+        return "empty"
+    return value if isinstance(value, str) else f"{value:.4g}"

@@ -20,10 +20,13 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import shapely
 import zarr
 
-from pathopan.classes import Taxonomy
+from pathopan.classes import UNANALYSED, Taxonomy
+from pathopan.contours import paint
 from pathopan.errors import IncompatibleBundle, ResultError, UnreadableSlide
+from pathopan.export.annotations import EDITED_REGIONS
 from pathopan.export.geoparquet import Bounds, read_geoparquet, read_table
 from pathopan.export.overlay import Rgb, blend_regions, draw_outlines
 from pathopan.geometry import Window
@@ -47,7 +50,7 @@ class Thumbnail(NamedTuple):
 class Panoptic:
     """The two label maps of a slide, on disk: one value per pixel in each."""
 
-    region: zarr.Array  # (Y, X) uint8, class ids; 0 was not analysed
+    region: zarr.Array  # (Y, X) uint8, class ids as the network gave them; 0 was not analysed
     nucleus: zarr.Array  # (Y, X) uint32, nucleus_id; 0 is none
     mpp: float  # um per pixel
     arrays: PanopticArrays  # all levels, and the picture
@@ -239,7 +242,7 @@ class SlideResult:
             return np.ascontiguousarray(stored[np.ix_(rows, columns)])
 
     def region_map(self, bounds_um: Bounds, mpp: float) -> npt.NDArray[np.uint8]:
-        """Read a rectangle of the region map; pixels outside the slide are 0.
+        """Read a rectangle of the region map; pixels outside the slide are 0. Where a person edited it, that shows.
 
         Parameters
         ----------
@@ -261,7 +264,18 @@ class SlideResult:
         found = block[np.ix_(rows - rows[0], columns - columns[0])]
         inside_y = _inside(window.y, window.height, level.shape[0] * level_mpp / mpp)
         inside_x = _inside(window.x, window.width, level.shape[1] * level_mpp / mpp)
-        return np.where(inside_y[:, None] & inside_x, found, 0).astype(np.uint8)
+        shown = np.where(inside_y[:, None] & inside_x, found, 0).astype(np.uint8)
+        return self._with_edit(shown, window, mpp) if (self.path / EDITED_REGIONS).is_file() else shown
+
+    def _with_edit(self, shown: npt.NDArray[np.uint8], window: Window, mpp: float) -> npt.NDArray[np.uint8]:
+        """Paint the regions that were scored over the network's: they hold all tissue."""
+        moved = shapely.transform(self.regions.geometry.to_numpy(), lambda xy: xy * self.mpp_l0 / mpp)
+        painted = paint(
+            zip(moved, self.regions["class_id"], strict=True), shape=shown.shape, origin=(window.x, window.y)
+        )
+        none = self.taxonomy.region_ids("background")
+        bare = np.isin(shown, (UNANALYSED, *none)) if none else shown == UNANALYSED
+        return np.where(painted > 0, painted, np.where(bare, shown, (none or (UNANALYSED,))[0])).astype(np.uint8)
 
     def overlay(
         self,

@@ -16,6 +16,9 @@ from pathopan.errors import ConfigError
 from pathopan.export.outlines import safe_regions
 from pathopan.export.qupath import find_features, read_json
 
+EDITED_REGIONS = "regions.edited.geojson"
+"""In a slide's folder: regions that a person edited, on which the slide is scored while the file lies there."""
+
 
 def read_regions_geojson(path: Path) -> gpd.GeoDataFrame:
     """Read regions that a person drew or edited in QuPath.
@@ -83,7 +86,7 @@ def match_region_classes(drawn: gpd.GeoDataFrame, taxonomy: Taxonomy) -> gpd.Geo
     drawn : GeoDataFrame
         From `read_regions_geojson`.
     taxonomy : Taxonomy
-        A class is found by its QuPath name or its own.
+        A class is found by its QuPath name or its own, in upper or lower case.
 
     Returns
     -------
@@ -98,13 +101,14 @@ def match_region_classes(drawn: gpd.GeoDataFrame, taxonomy: Taxonomy) -> gpd.Geo
     regions = drawn[drawn["object_type"] == "annotation"].copy()
     known: dict[str, RegionClass] = {}
     for kind in taxonomy.regions:
-        known.setdefault(kind.qupath, kind)
-    known |= {kind.name: kind for kind in taxonomy.regions if kind.name not in known}
-    unknown = sorted(set(regions["class"]) - set(known))
+        known.setdefault(kind.qupath.lower(), kind)
+    known |= {kind.name.lower(): kind for kind in taxonomy.regions if kind.name.lower() not in known}
+    unknown = sorted({name for name in regions["class"] if name.strip().lower() not in known})
     if unknown:
         names = ", ".join(repr(name) if name else "no class" for name in unknown)
-        msg = f"annotations of {names}; set one of {', '.join(sorted(known))} in QuPath and export again"
+        fit = ", ".join(sorted({kind.qupath for kind in taxonomy.regions}))
+        msg = f"annotations of {names}; set one of {fit} in QuPath and export again"
         raise ConfigError(msg)
-    found = [known[name] for name in regions["class"]]
+    found = [known[name.strip().lower()] for name in regions["class"]]
     regions["class"], regions["class_id"] = [kind.name for kind in found], [kind.id for kind in found]
     return regions.reset_index(drop=True)

@@ -104,7 +104,7 @@ def check_geojson(path: Path) -> list[str]:
     problems = [] if isinstance(root, dict) and root.get("type") == "FeatureCollection" else _top_level(root)
     seen: set[str] = set()
     for number, feature in enumerate(features):
-        problems += [f"feature {number}: {text}" for text in _check_feature(feature, seen)]
+        problems += [f"feature {number}: {text}" for text in check_feature(feature, seen)]
     return problems
 
 
@@ -129,7 +129,8 @@ def _top_level(root: Any) -> list[str]:
     return []
 
 
-def _check_feature(feature: Any, seen: set[str]) -> Iterator[str]:
+def check_feature(feature: Any, seen: set[str]) -> Iterator[str]:
+    """Apply the rules to one Feature; ``seen`` holds the ids before it, and gets its own."""
     if not isinstance(feature, dict) or feature.get("type") != "Feature":
         yield "not a Feature"
         return
@@ -148,7 +149,7 @@ def _check_feature(feature: Any, seen: set[str]) -> Iterator[str]:
     yield from _check_looks(properties)
     yield from _check_measurements(properties.get("measurements", {}))
     for child in properties.get("childObjects", properties.get("children", [])):
-        yield from (f"child: {text}" for text in _check_feature(child, seen))
+        yield from (f"child: {text}" for text in check_feature(child, seen))
 
 
 def _misplaced(feature: Mapping[str, Any]) -> list[str]:
@@ -272,8 +273,8 @@ def _check_polygon(kind: str, coordinates: Any) -> Iterator[str]:
         yield "a ring must be closed and have at least four points"
         return
     flat = [[[point[:2] for point in ring] for ring in member] for member in members]
-    shape = shapely.MultiPolygon([shapely.Polygon(member[0], member[1:]) for member in flat])
-    shape = shape.geoms[0] if len(members) == 1 else shape
+    parts = [shapely.Polygon(member[0], member[1:]) for member in flat]
+    shape = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
     if not shape.is_valid:
         yield f"invalid polygon ({shapely.is_valid_reason(shape)}): QuPath 0.6 and later refuse the whole file"
     elif not survives_qupath(np.array([shape], dtype=object))[0]:

@@ -24,6 +24,7 @@ from pathopan.files import atomic_path
 
 HEADLINES: Sequence[str] = (
     "stil_percent",
+    "stil_percent_calibrated",
     "stil_density_per_mm2",
     "itil_per_mm2",
     "itil_density_per_mm2",
@@ -165,7 +166,7 @@ def render_cohort(page: CohortPage) -> str:
         rows=[
             {
                 "id": str(row["slide_id"]),
-                "link": _link(str(row["slide_id"])),
+                "link": "" if row.get("status") == "failed" else _link(str(row["slide_id"])),
                 "cells": [cell(row[n]) for n in names],
             }
             for row in rows

@@ -108,6 +108,13 @@ _SLIDE = (
     Column("slide_id", "str", "", "name of the slide"),
     Column("status", "str", "", "scored, empty (neither tumor nor stroma) or failed"),
     Column("error", "str", "", "why it failed"),
+    Column("regions_from", "str", "", "whose regions were scored: network, or edited by a person"),
+)
+
+_CALIBRATED = (
+    Column("stil_percent_calibrated", "float", "%", "visual sTIL that a calibration predicts; empty without one"),
+    Column("stil_percent_calibrated_ci_low", "float", "%", "lower end of the 95 % interval of one visual reading"),
+    Column("stil_percent_calibrated_ci_high", "float", "%", "upper end of that interval"),
 )
 
 
@@ -118,6 +125,7 @@ def scores_schema(taxonomy: Taxonomy) -> Schema:
         (
             *_SLIDE,
             *HEADLINE,
+            *_CALIBRATED,
             *FIELDS,
             *(column for compartment in COMPARTMENTS for column in _compartment(compartment, taxonomy)),
             *_exclusions(taxonomy),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,23 @@ class Stability:
     class_threshold: Mapping[str, Mapping[str, float | None]]
     field_shift: Mapping[str, Mapping[str, float | None]]
 
+    def to_dict(self, headline: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the form of ``score.json``: the range beside each headline score, and what each choice gives.
+
+        Parameters
+        ----------
+        headline : mapping
+            ``headline`` of the slide's score: the values that the ranges stand beside.
+        """
+        ranges = {}
+        for choices in (self.class_threshold, self.field_shift):
+            for name in next(iter(choices.values())):
+                found = [value for choice in choices.values() if (value := choice.get(name)) is not None]
+                if name in headline:
+                    low, high = min(found, default=None), max(found, default=None)
+                    ranges[name] = {"value": headline[name], "low": low, "high": high}
+        return {"ranges": ranges, "class_threshold": self.class_threshold, "field_shift": self.field_shift}
+
 
 def score_stability(objects: SlideObjects, *, rules: ScoreRules | None = None) -> Stability:
     """Score again with TILs 10 % less and more likely, and with fields shifted by half a field.
@@ -42,8 +60,8 @@ def score_stability(objects: SlideObjects, *, rules: ScoreRules | None = None) -
     Returns
     -------
     Stability
-        ``class_threshold``: sTIL in per cent, its density and the density of iTIL. ``field_shift``: the interval of
-        the sTIL density and how it varies over fields; the density itself does not depend on fields.
+        ``class_threshold``: sTIL in per cent, its density and area, and the density of iTIL. ``field_shift``: the
+        interval of the sTIL density and how it varies over fields; the density itself does not depend on fields.
     """
     rules = rules or ScoreRules()
     by_factor = {}
@@ -91,9 +109,14 @@ def _densities(tally: FieldTally, rules: ScoreRules) -> dict[str, float | None]:
     chosen = {
         "stil_percent": stroma["til_area_percent_fixed"],
         "stil_density_per_mm2": stroma["til_density_per_mm2"],
+        "stil_area_fraction": _hundredth(stroma["til_area_percent"]),
         "itil_per_mm2": tumor["til_density_per_mm2"],
     }
     return {name: record({name: value})[name] for name, value in chosen.items()}
+
+
+def _hundredth(value: Ratio | float | str) -> Ratio | float | str:
+    return value.times(0.01) if isinstance(value, Ratio) else value
 
 
 def _spread(tally: FieldTally, rules: ScoreRules) -> dict[str, float | None]:

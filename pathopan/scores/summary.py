@@ -23,6 +23,9 @@ from pathopan.scores.stil import MM2, stil_itil_ratio, til_area_percent_fixed, t
 Status = Literal["scored", "empty", "failed"]
 Section = Mapping[str, Any]
 
+CALIBRATED = ("stil_percent_calibrated", "stil_percent_calibrated_ci_low", "stil_percent_calibrated_ci_high")
+"""Values of ``calibration`` that have a column in ``scores.csv``."""
+
 COMPARTMENT: Mapping[str, Compartment] = {compartment.name: compartment for compartment in COMPARTMENTS}
 
 
@@ -41,6 +44,9 @@ class SlideScore:
     exclusions: Mapping[str, Section] = field(default_factory=dict)
     settings: Section = field(default_factory=dict)
     fields: pd.DataFrame = field(default_factory=pd.DataFrame)  # one row a field that holds tissue
+    edit: Section = field(default_factory=dict)  # whose regions were scored, where it was not the network's
+    calibration: Section = field(default_factory=dict)  # the visual score that a calibration predicts, and its line
+    stability: Section = field(default_factory=dict)  # the headline under other choices, where it was asked for
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -50,6 +56,7 @@ class SlideScore:
             "phenotype": self.phenotype,
             "heterogeneity": self.heterogeneity,
             "mutils": self.mutils,
+            "calibration": self.calibration,
             **{f"compartments.{name}": section for name, section in self.compartments.items()},
         }
         return {
@@ -60,6 +67,7 @@ class SlideScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the form of ``score.json``: plain numbers, None where empty."""
+        given = {"edit": self.edit, "calibration": self.calibration, "stability": self.stability}
         return {
             "slide_id": self.slide_id,
             "status": self.status,
@@ -71,6 +79,7 @@ class SlideScore:
             "mutils": dict(self.mutils),
             "exclusions": {name: dict(section) for name, section in self.exclusions.items()},
             "settings": dict(self.settings),
+            **{name: dict(section) for name, section in given.items() if section},
             "reasons": self.reasons,
             "fields": _plain_rows(self.fields),
         }
@@ -85,6 +94,8 @@ class SlideScore:
         for name, section in self.exclusions.items():
             row |= {f"excluded_{name}_{key}": value for key, value in section.items()}
         row |= self.mutils
+        row |= {c: self.calibration.get(c) for c in CALIBRATED}
+        row["regions_from"] = "" if self.status == "failed" else "edited" if self.edit else "network"
         row.pop("reasons", None)
         return row
 
