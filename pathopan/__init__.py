@@ -20,24 +20,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathopan.api import demo, run
-    from pathopan.classes import Taxonomy
+    from pathopan.api import demo, run, score
+    from pathopan.classes import BREAST, Taxonomy
     from pathopan.config import Config, load_config
-    from pathopan.datasets import read_dataset
+    from pathopan.datasets import Sample, Source, read_dataset
     from pathopan.errors import PathopanError
-    from pathopan.metrics import evaluate, match_instances
+    from pathopan.metrics import agreement, evaluate, match_instances
     from pathopan.result import Result, open_result
     from pathopan.segment import Segmenter
     from pathopan.slide import open_slide
+    from pathopan.training.finish import write_bundle
+    from pathopan.training.recipe import Recipe
+    from pathopan.training.train import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BREAST": "pathopan.classes",
     "Config": "pathopan.config",
     "PathopanError": "pathopan.errors",
+    "Recipe": "pathopan.training.recipe",
     "Result": "pathopan.result",
+    "Sample": "pathopan.datasets",
     "Segmenter": "pathopan.segment",
+    "Source": "pathopan.datasets",
     "Taxonomy": "pathopan.classes",
+    "agreement": "pathopan.metrics",
     "demo": "pathopan.api",
     "evaluate": "pathopan.metrics",
     "load_config": "pathopan.config",
@@ -46,14 +54,22 @@ _HOMES = {
     "open_slide": "pathopan.slide",
     "read_dataset": "pathopan.datasets",
     "run": "pathopan.api",
+    "score": "pathopan.api",
+    "train": "pathopan.training.train",
+    "write_bundle": "pathopan.training.finish",
 }
 
 __all__ = [
+    "BREAST",
     "Config",
     "PathopanError",
+    "Recipe",
     "Result",
+    "Sample",
     "Segmenter",
+    "Source",
     "Taxonomy",
+    "agreement",
     "demo",
     "evaluate",
     "load_config",
@@ -62,6 +78,9 @@ __all__ = [
     "open_slide",
     "read_dataset",
     "run",
+    "score",
+    "train",
+    "write_bundle",
 ]
 
 

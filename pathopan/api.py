@@ -1,16 +1,17 @@
-"""A run and the demo, as a notebook calls them: with the result opened."""
+"""A run, the demo and a score of edited regions, as a notebook calls them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from pathopan.config import Config
+from pathopan.config import Config, load_config
 from pathopan.console import open_watcher
 from pathopan.errors import SlideError
 from pathopan.manifest import SlideEntry, find_slides
 from pathopan.network.bundle import DEFAULT_BUNDLE
 from pathopan.pipeline import Listener, RunSettings, run_cohort
+from pathopan.rescore import Given, rescore_run
 from pathopan.result import Result, open_result
 from pathopan.slide.demo import fetch_demo_slide
 
@@ -110,3 +111,42 @@ def demo(out: str | Path = "demo-out", *, bundle: str | Path = DEFAULT_BUNDLE) -
         msg = f"{out}: the demo left no complete slide"
         raise SlideError(msg)
     return result
+
+
+def score(
+    out: str | Path,
+    *,
+    regions: str | Path | None = None,
+    slide: str | None = None,
+    original: bool = False,
+    config: Config | None = None,
+) -> list[str]:
+    """Score a finished run again as ``pathopan score`` does: with edited regions, or with other settings.
+
+    Parameters
+    ----------
+    out : path
+        Folder of a run. Open it again afterwards: an open result keeps the tables that it has read.
+    regions : path, optional
+        GeoJSON that QuPath exported; its regions stand in place of the network's from now on.
+    slide : str, optional
+        The slide of ``regions`` or ``original``, where it cannot be told.
+    original : bool
+        Return to the network's regions.
+    config : Config, optional
+        Settings; without them, those of the run.
+
+    Returns
+    -------
+    list of str
+        What changed: slide, score, and its value before and after, parted by tabs.
+
+    Raises
+    ------
+    ResultError
+        If the folder holds no run, or a slide's files are incomplete.
+    ConfigError
+        If the settings of the run cannot be read, or the regions cannot be used.
+    """
+    given = Given(Path(regions) if regions else None, slide, original)
+    return rescore_run(Path(out), config or load_config(Path(out) / "config.yaml"), given)

@@ -1,4 +1,4 @@
-"""Every notebook runs from its first cell to its last, in a folder of its own."""
+"""Every notebook runs from its first cell to its last, in a folder of its own; without its data it says what to get."""
 
 import json
 import sys
@@ -7,10 +7,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-
-import pathopan
+from nbclient.exceptions import CellExecutionError
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+WITH_DATA = [path for path in NOTEBOOKS if "shared/data" in path.read_text(encoding="utf-8")]
 
 
 def execute(notebook, folder, prelude="pass"):
@@ -58,10 +58,29 @@ def test_the_first_notebook_works_on_made_up_results(results_folder, tmp_path):
     assert "rows in the table" in cells[-2].outputs[0].text
 
 
+@pytest.fixture
+def beside_data(tmp_path, request):
+    """A folder from which `../../shared/data` is the shared data, as it is from the repository's notebooks."""
+    folder = tmp_path / "repository" / "notebooks"
+    folder.mkdir(parents=True)
+    if request.node.callspec.params["path"] in WITH_DATA:
+        (tmp_path / "shared").symlink_to(request.getfixturevalue("shared_data").parent)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path, tmp_path):
-    if not hasattr(pathopan, "demo"):
-        pytest.skip("pathopan.demo is not there")
-    cells = execute(nbformat.read(path, as_version=4), tmp_path)
-    assert not [o for cell in cells for o in cell.get("outputs", []) if o.output_type == "error"]
+def test_a_notebook_runs(path, beside_data):
+    cells = execute(nbformat.read(path, as_version=4), beside_data)
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", WITH_DATA, ids=lambda path: path.stem)
+def test_a_notebook_without_its_data_stops_in_its_first_cell_and_says_where_to_get_it(path, tmp_path):
+    with pytest.raises(CellExecutionError) as stopped:
+        execute(nbformat.read(path, as_version=4), tmp_path)
+    assert stopped.value.ename == "SystemExit"
+    assert "github.com" in stopped.value.evalue
