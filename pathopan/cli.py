@@ -249,3 +249,22 @@ def verify(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
     violations = verify_run(out)
     typer.echo("\n".join(violations) or "everything agrees")
     raise typer.Exit(1 if violations else 0)
+
+
+@app.command()
+def view(
+    out: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+) -> None:
+    """Look at a finished run in the browser, on this machine only: slides, regions, nuclei and their rows.
+
+    Example: pathopan view results
+    """
+    from pathopan.viewer.serve import open_viewer
+
+    viewer = open_viewer(out, port=port)
+    typer.echo(f"{viewer.url}\nCtrl+C ends the viewer. The address works on this machine only, and until then.")
+    if browser and not viewer.open_browser():
+        typer.echo("No browser could be opened: open the address yourself.")
+    viewer.serve()

@@ -144,6 +144,20 @@ def read_table(path: Path) -> pd.DataFrame:
         raise _unreadable(path, error) from error
 
 
+def read_columns(path: Path, names: list[str]) -> pd.DataFrame:
+    """Read some columns of a Parquet table; shapes and the rest are not even read.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing, cannot be read, or lacks one of them.
+    """
+    try:
+        return pd.read_parquet(path, columns=names)
+    except (OSError, ValueError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from error
+
+
 def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     safe = table.rename(columns=lambda name: _defused(name))
     for name in safe.columns[[dtype.kind in "OU" or pd.api.types.is_string_dtype(dtype) for dtype in safe.dtypes]]:
