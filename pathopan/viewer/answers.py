@@ -28,7 +28,7 @@ MAX_SIDE_UM = 2048.0
 
 _REACH_PX = 4.0  # a click this far beside an outline still means it
 _LARGEST_REGIONS = 300
-_LISTED = ("region_id", "class", "area_mm2", "n_til", "til_density_per_mm2")
+_LISTED = ("class", "area_mm2", "n_til", "til_density_per_mm2")
 _NOT_SHOWN = ("geometry", "class_id", "tile_index")
 
 Json = dict[str, Any]
@@ -43,14 +43,13 @@ def list_slides(gallery: Gallery) -> Json:
     slides = []
     for row in _records(scores):
         slide_id = str(row["slide_id"])
-        why = [str(v) for k, v in failed.get(slide_id, {}).items() if k not in ("slide_id", "path") and v is not None]
         slides.append(
             {
                 "slide_id": slide_id,
                 "number": numbers.get(slide_id),
                 "status": str(row.get("status") or ""),
                 "scores": [{"name": n, **_labelled(row, n)} for n in names if row[n] is not None],
-                "why": "; ".join(why),
+                "why": _reason(failed.get(slide_id, {})),
             }
         )
     return {"folder": str(gallery.result.path), "notice": NOTICE, "slides": slides}
@@ -151,8 +150,7 @@ def pick(exhibit: Exhibit, place_um: tuple[float, float], *, mpp: float) -> Json
     dict
         ``nucleus`` and ``region``, each empty where there is none.
     """
-    place_l0 = shapely.Point(*(u / m for u, m in zip(place_um, exhibit.slide.mpp_l0, strict=True)))
-    return {"nucleus": _nucleus_at(exhibit, place_um, place_l0, mpp), "region": _region_at(exhibit, place_l0, mpp)}
+    return {"nucleus": _nucleus_at(exhibit, place_um, mpp), "region": _region_at(exhibit, place_um, mpp)}
 
 
 def region_card(exhibit: Exhibit, region_id: int, *, mpp: float) -> Json:
@@ -171,13 +169,14 @@ def region_card(exhibit: Exhibit, region_id: int, *, mpp: float) -> Json:
     return _card(exhibit, rows, f"Region {region_id}", mpp=mpp)
 
 
-def _nucleus_at(exhibit: Exhibit, place_um: tuple[float, float], place_l0: shapely.Point, mpp: float) -> Json | None:
+def _nucleus_at(exhibit: Exhibit, place_um: tuple[float, float], mpp: float) -> Json | None:
     reach = min(_REACH_PX * mpp, MAX_SIDE_UM)
     x, y = place_um
     near = exhibit.slide.nuclei_in((x - reach, y - reach, x + reach, y + reach))
     if not len(near):
         return None
-    distances = near.geometry.distance(place_l0) * min(exhibit.slide.mpp_l0)
+    shapes = shapely.transform(np.asarray(near.geometry, dtype=object), lambda xy: xy * exhibit.slide.mpp_l0)
+    distances = shapely.distance(shapes, shapely.Point(x, y))
     if distances.min() > reach:
         return None
     holding = near[distances == distances.min()]  # several where outlines overlap: the smallest is the one aimed at
@@ -185,9 +184,10 @@ def _nucleus_at(exhibit: Exhibit, place_um: tuple[float, float], place_l0: shape
     return _card(exhibit, chosen, f"Nucleus {int(chosen['nucleus_id'].iloc[0])}", mpp=mpp)
 
 
-def _region_at(exhibit: Exhibit, place_l0: shapely.Point, mpp: float) -> Json | None:
+def _region_at(exhibit: Exhibit, place_um: tuple[float, float], mpp: float) -> Json | None:
     regions = exhibit.slide.regions
-    found = regions.sindex.query(place_l0, predicate="intersects") if len(regions) else []
+    place_l0 = np.divide(place_um, exhibit.slide.mpp_l0)
+    found = regions.sindex.query(shapely.Point(place_l0), predicate="intersects") if len(regions) else []
     if not len(found):
         return None
     chosen = regions.iloc[[int(found[0])]]
@@ -222,14 +222,14 @@ def _headlines(score: Mapping[str, Any], meanings: Mapping[str, str]) -> list[Js
     shown = []
     for name in HEADLINES:
         value, reason = find_value(score, name)
+        value = None if value == "" else value
         if value is not None or reason:
             stems = {name, name.removesuffix("_per_mm2"), name.removesuffix("_percent")}
             known = {f"{stem}_ci_{end}" for stem in stems for end in ("low", "high")}
             ends = {end: bound for end in known if (bound := find_value(score, end)[0]) is not None}
             cell = row_cells({name: value, "reason": reason, **ends}, *fold_intervals([name, *ends]))[0]
-            shown.append(
-                {**_titled(name, meanings), "text": cell.text, "interval": cell.interval, "note": reason or cell.note}
-            )
+            texts = {"text": cell.text, "interval": cell.interval, "note": reason or cell.note}
+            shown.append({**_titled(name, meanings), **texts, "empty": value is None})
     return shown
 
 
@@ -237,12 +237,18 @@ def _largest(exhibit: Exhibit, meanings: Mapping[str, str]) -> Json:
     regions = exhibit.slide.regions
     names = [name for name in _LISTED if name in regions.columns]
     chosen = regions.sort_values("area_mm2", ascending=False).head(_LARGEST_REGIONS) if len(regions) else regions
-    records = _records(pd.DataFrame(chosen[names]))
+    records = _records(pd.DataFrame(chosen[["region_id", *names]]))
     rows = [
         {"region_id": row["region_id"], "cells": [{"text": c.text, "sort": c.sort} for c in row_cells(row, names, {})]}
         for row in records
     ]
     return {"heads": [_titled(name, meanings) for name in names], "rows": rows, "total": len(regions)}
+
+
+def _reason(failure: Mapping[str, Any]) -> str:
+    """Say at which stage a slide failed, why, and what to do."""
+    parts = [failure.get("stage"), failure.get("message") or failure.get("error"), failure.get("what_to_do")]
+    return "; ".join(str(part) for part in parts if part)
 
 
 def _labelled(row: Mapping[str, Any], name: str) -> Json:

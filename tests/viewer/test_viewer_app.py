@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from starlette.testclient import TestClient
 
 from pathopan.classes import BREAST
 from pathopan.errors import UnreadableSlide
-from pathopan.export.geoparquet import read_table, write_table
+from pathopan.export.geoparquet import read_geoparquet, read_table, write_geoparquet, write_table
 from pathopan.geometry import Window
 from pathopan.result import open_result
+from pathopan.tables import nuclei_schema, regions_schema
 from pathopan.viewer import pictures
 from pathopan.viewer.answers import UNIT_UM
 from pathopan.viewer.app import make_app
@@ -219,6 +221,39 @@ def test_damage_in_the_file_shows_the_stored_picture_there(results_folder):
     reader.close()
 
 
+def test_threads_that_read_at_once_see_the_same(results_folder):
+    reader = pictures.PictureReader(open_result(results_folder).slide("A"))
+    windows = [Window(x, y, 300, 300) for x in range(0, 2000, 250) for y in range(0, 1500, 250)]
+    serial = [reader.read(window, 0.5) for window in windows]
+    with ThreadPoolExecutor(6) as pool:
+        parallel = list(pool.map(lambda window: reader.read(window, 0.5), windows))
+    assert all((a == b).all() for a, b in zip(serial, parallel, strict=True))
+    assert 1 <= len(reader._idle) <= 6
+    reader.close()
+    assert not reader._idle
+
+
+def test_a_slide_whose_pixels_are_not_square_is_shown_in_micrometres(results_folder, tmp_path):
+    """Level-0 pixels of 0.5 x 0.25 um: places in micrometres stay what they are, those in level-0 pixels do not."""
+    shutil.copytree(results_folder, tmp_path / "run")
+    slide = tmp_path / "run" / "slides" / "B"
+    record = json.loads((slide / "record.json").read_text())
+    record["slide"] |= {"mpp_l0": [0.5, 0.25], "size_l0": [2048, 3072]}
+    (slide / "record.json").write_text(json.dumps(record))
+    nuclei = open_result(results_folder).slide("B").nuclei
+    stretched = nuclei.set_geometry(nuclei.geometry.affine_transform([1, 0, 0, 2, 0, 0]))
+    write_geoparquet(slide / "nuclei.parquet", stretched, schema=nuclei_schema(BREAST))
+    with connect(tmp_path / "run") as client:
+        plane = client.get(f"/{TOKEN}/slides/1").json()["plane"]
+        assert (plane["mpp"], plane["slide"]) == (0.25, [4096, 3072])
+        told = client.get(f"/{TOKEN}/slides/1/pick?x=310&y=310&mpp=0.5").json()
+        assert told["nucleus"]["bounds_um"] == pytest.approx([306, 306, 314, 314])
+        ((_, ring),) = rings(client.get(f"/{TOKEN}/slides/1/outlines?x0=305&y0=305&x1=315&y1=315").json())
+        assert ring.bounds == pytest.approx((306, 306, 314, 314))
+        found = pixels(client.get(f"/{TOKEN}/slides/1/regions/{plane['levels'] - 1}/1_1.png"), "RGBA")
+        assert tuple(found[300, 287]) != tuple(found[300, 289])  # tumor begins at 200 um, pixel 800
+
+
 def test_only_a_few_slides_stay_open(results_folder, monkeypatch):
     monkeypatch.setattr("pathopan.viewer.gallery._KEPT", 1)
     gallery = Gallery(open_result(results_folder))
@@ -325,9 +360,6 @@ def test_a_damaged_result_is_told_in_words(results_folder, tmp_path):
 
 
 def test_a_run_without_nuclei_or_regions_can_be_looked_at(results_folder, tmp_path):
-    from pathopan.export.geoparquet import read_geoparquet, write_geoparquet
-    from pathopan.tables import nuclei_schema, regions_schema
-
     shutil.copytree(results_folder, tmp_path / "run")
     slide = tmp_path / "run" / "slides" / "A"
     for name, schema in (("nuclei", nuclei_schema(BREAST)), ("regions", regions_schema(BREAST))):

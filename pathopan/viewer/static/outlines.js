@@ -22,10 +22,11 @@ export class Outlines {
     this.underWay = 0;
   }
 
-  // Whether outlines can take the place of pixels; asks for what is missing. The view is in micrometres.
-  prepare(view, size) {
+  // Asks for what the view, in micrometres, lacks. Gives whether outlines can be told apart, and whether all are here.
+  prepare(view, size, wanted) {
     this.wanted = [];
-    if (view.mpp > FINEST_MPP) return false;
+    const fine = view.mpp <= FINEST_MPP;
+    if (!wanted || !fine) return { fine, complete: false };
     const missing = [];
     for (const [column, row] of cellsIn(view, size)) {
       const key = `${column}_${row}`, cell = this.cells.get(key);
@@ -36,7 +37,7 @@ export class Outlines {
     const far = ([column, row]) => Math.hypot(column - middle[0], row - middle[1]);
     this.wanted = missing.sort((a, b) => far(a) - far(b));
     this.pump();
-    return cellsIn(view, size).every(([column, row]) => this.cells.get(`${column}_${row}`));
+    return { fine, complete: cellsIn(view, size).every(([column, row]) => this.cells.get(`${column}_${row}`)) };
   }
 
   get busy() { return this.underWay > 0; }

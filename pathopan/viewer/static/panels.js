@@ -80,7 +80,8 @@ export function showHeadlines(description) {
     const box = make("div");
     box.title = [score.meaning, score.note].filter(Boolean).join(" · ");
     box.append(make("span", score.title), make("b", score.text));
-    box.append(make("span", [score.unit, score.interval && `(${score.interval})`].filter(Boolean).join(" ")));
+    if (score.empty) box.append(make("span", score.note, "why"));
+    else box.append(make("span", [score.unit, score.interval && `(${score.interval})`].filter(Boolean).join(" ")));
     return box;
   }));
 }
@@ -132,6 +133,7 @@ export function showCards(cards, description, go) {
     }
     return [title, table];
   }));
+  if (cards.length) box.scrollIntoView({ block: "nearest" });
 }
 
 export function showRegions(largest, choose) {
@@ -174,9 +176,9 @@ export function showScaleBar(mpp) {
 }
 
 let hiding = 0;
-export function say(text) {
+export function say(text, stay = false) {
   clearTimeout(hiding);
   get("message").hidden = !text;
   get("message").textContent = text;
-  if (text) hiding = setTimeout(() => { get("message").hidden = true; }, 8000);
+  if (text && !stay) hiding = setTimeout(() => { get("message").hidden = true; }, 8000);
 }

@@ -4,7 +4,7 @@ import { Outlines } from "./outlines.js";
 import { get, markCurrent, rgb, say, showCards, showClasses, showHeadlines, showRamp, showRegions, showScaleBar, showSlides } from "./panels.js";
 
 const LAYERS = ["regions", "density", "nuclei"]; // from bottom to top, upon the picture
-const LINE_PX = 1.5;
+const LINE_PX = 1.5, THIN_PX = 1; // of outlines near by, and farther away
 
 const state = { number: null, description: null, items: {}, hidden: {}, cards: [], generation: 0, vectors: false };
 
@@ -23,7 +23,7 @@ async function ask(address) {
   try {
     answer = await fetch(address);
   } catch {
-    say("The viewer does not answer any more. Start it again with pathopan view.");
+    say("The viewer does not answer any more. Start it again with pathopan view.", true);
     throw new Error("no answer");
   }
   if (!answer.ok) {
@@ -104,11 +104,10 @@ function update() {
   if (!state.description || osd.world.getItemCount() === 0) return;
   const now = view();
   const wanted = opacity("nuclei") > 0;
-  const complete = wanted && outlines.prepare(now, sizeUm());
-  if (!wanted) outlines.wanted = [];
-  state.vectors = complete;
+  const { fine, complete } = outlines.prepare(now, sizeUm(), wanted);
+  state.vectors = wanted && fine && (complete || state.vectors); // once drawn as outlines, no going back while moving
   for (const layer of LAYERS) {
-    const value = layer === "nuclei" && complete ? 0 : opacity(layer);
+    const value = layer === "nuclei" && state.vectors ? 0 : opacity(layer);
     if (state.items[layer] && state.items[layer].getOpacity() !== value) state.items[layer].setOpacity(value);
   }
   drawOutlines(now);
@@ -126,7 +125,7 @@ function drawOutlines(now) {
   const toScreen = { scale: density / now.mpp, x: now.x0, y: now.y0 };
   if (state.vectors) {
     const colors = new Map(state.description.nuclei.filter((c) => !state.hidden.nuclei.has(c.id)).map((c) => [c.id, rgb(c.color)]));
-    const style = { unit: state.description.outlines.unit_um, colors, fill: get("fill-nuclei").checked, opacity: opacity("nuclei"), width: LINE_PX * density };
+    const style = { unit: state.description.outlines.unit_um, colors, fill: get("fill-nuclei").checked, opacity: opacity("nuclei"), width: (now.mpp > 0.5 ? THIN_PX : LINE_PX) * density };
     outlines.draw(context, toScreen, now, sizeUm(), style);
   }
   drawPicked(context, toScreen, density);
@@ -163,7 +162,7 @@ function settle() {
 async function openSlide(number, place = null) {
   if (number === state.number && !place) return;
   const generation = state.generation + 1;
-  Object.assign(state, { generation, number, description: null, items: {}, cards: [] });
+  Object.assign(state, { generation, number, description: null, items: {}, cards: [], vectors: false });
   get("stage").setAttribute("aria-busy", "true");
   outlines.clear();
   markCurrent(number);
@@ -187,6 +186,7 @@ async function openSlide(number, place = null) {
     else osd.viewport.goHome(true);
     LAYERS.forEach(addLayer);
     update();
+    remember();
   });
   osd.open(source("picture"));
 }
@@ -274,5 +274,5 @@ const kept = new URLSearchParams(location.hash.slice(1));
 const complete = slides.slides.filter((slide) => slide.number !== null).map((slide) => slide.number);
 const place = Object.fromEntries(["x", "y", "mpp"].map((name) => [name, Number(kept.get(name) ?? NaN)]));
 const first = complete.includes(Number(kept.get("slide") ?? NaN)) ? Number(kept.get("slide")) : complete[0];
-if (first === undefined) say("No slide of this run is complete.");
+if (first === undefined) say("No slide of this run is complete.", true);
 else await openSlide(first, Object.values(place).every(Number.isFinite) && place.mpp > 0 ? place : null);
