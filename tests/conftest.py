@@ -60,3 +60,25 @@ def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from results_made_up import make_results
 
     return make_results(tmp_path_factory.mktemp("results") / "run")
+
+
+@pytest.fixture(scope="session")
+def truth_run(tmp_path_factory: pytest.TempPathFactory, synthetic_slide) -> Path:
+    """A finished run of the synthetic slide, by a network that answers with the truth. Copy it before you change it."""
+    import oracle
+
+    from pathopan.config import Config
+    from pathopan.console import LineWatcher
+    from pathopan.manifest import SlideEntry
+    from pathopan.network.bundle import save_bundle
+    from pathopan.pipeline import RunSettings, run_cohort
+
+    folder = tmp_path_factory.mktemp("truth")
+    bundle = oracle.tiny_bundle(step=512, halo=64)
+    save_bundle(folder / "bundle", bundle, oracle.tiny_net(bundle))
+    with pytest.MonkeyPatch.context() as patch, (folder / "log.txt").open("w") as log:
+        patch.setattr("pathopan.stages.open_runtime", lambda *_args, **_kwargs: oracle.OracleRuntime())
+        settings = RunSettings(folder / "run", folder / "bundle", Config())
+        outcome = run_cohort([SlideEntry("S-1", synthetic_slide.path)], settings, LineWatcher(log))
+    assert outcome.done == 1, outcome.failures
+    return folder / "run"

@@ -54,11 +54,15 @@ def read_json(path: Path) -> Any:
     """
     try:
         raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return strict_json((gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig"))
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         msg = f"{path}: cannot be read as GeoJSON: {error}"
         raise ConfigError(msg) from error
+
+
+def strict_json(text: str) -> Any:
+    """Read JSON in which no key stands twice in an object and no number is NaN or infinite; else a ValueError."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
