@@ -92,6 +92,7 @@ def run_demo(out: Path, listener: Listener, *, bundle: str | Path = DEFAULT_BUND
         f"QuPath:   {found.path / (found.slide_id + '.regions.geojson')} and .nuclei.geojson.gz (drag onto the slide)",
         f"tables:   {out / 'scores.csv'}, {found.path / 'regions.parquet'}, {found.path / 'nuclei.parquet'}",
         f"label maps: {found.path / 'panoptic.ome.zarr'}",
+        f"viewer:   pathopan view {out}",
         f"Python:   import pathopan; result = pathopan.open_result({str(out)!r}); result.scores",
     ]
 
