@@ -69,6 +69,8 @@ def write_scores(place: Place, record: SlideRecord, *, stability: bool = False) 
 def _scored(place: Place, record: SlideRecord, objects: SlideObjects) -> SlideScore:
     rules = rules_from(ScoreRules, place.config)
     score = score_slide(objects, slide_id=record.entries["slide_id"], rules=rules)
+    if score.status == "empty":
+        score = replace(score, error=record.notes("tile").get("reason") or "neither tumor nor stroma was found")
     if place.calibration is None:
         return score
     return replace(score, calibration=calibrated(score.headline, place.calibration, place.config))

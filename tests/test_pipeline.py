@@ -208,6 +208,7 @@ def test_a_slide_without_tissue_is_a_valid_empty_result(tmp_path, truth_bundle):
     assert (outcome.done, outcome.failures) == (1, ())
     score, nuclei, regions = tables(tmp_path / "out")
     assert (score["status"], len(nuclei), len(regions)) == ("empty", 0, 0)
+    assert score["error"] == "nothing on the glass is stained"
     assert score["headline"]["stil_percent"] is None
     assert "no " in score["headline"]["reasons"]["stil_percent"]
     assert verify_run(tmp_path / "out") == []

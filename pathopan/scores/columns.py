@@ -107,7 +107,7 @@ FIELDS = (
 _SLIDE = (
     Column("slide_id", "str", "", "name of the slide"),
     Column("status", "str", "", "scored, empty (neither tumor nor stroma) or failed"),
-    Column("error", "str", "", "why it failed"),
+    Column("error", "str", "", "why the slide failed, or is empty"),
     Column("regions_from", "str", "", "whose regions were scored: network, or edited by a person"),
 )
 
