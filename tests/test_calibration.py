@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from pathopan import open_result
 from pathopan.calibration import (
@@ -17,6 +18,7 @@ from pathopan.calibration import (
     read_calibration,
     write_calibration,
 )
+from pathopan.cli import app
 from pathopan.config import Config, load_config
 from pathopan.errors import ConfigError
 from pathopan.rescore import Given, rescore_run
@@ -142,6 +144,21 @@ def test_damaged_calibrations_are_refused(line, change):
     line.write_text(json.dumps(json.loads(line.read_text()) | change))
     with pytest.raises(ConfigError, match=r"damaged \("):
         read_calibration(line)
+
+
+def test_the_door(cohort, tmp_path):
+    words = [
+        "calibrate",
+        str(cohort),
+        "--visual",
+        str(visual(tmp_path, "A,9\nB,20\nC,28\n")),
+        "-o",
+        str(tmp_path / "c.json"),
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0
+    assert done.output.splitlines()[0] == "visual sTIL % = slope x stil_percent + intercept, from 3 slides"
+    assert read_calibration(tmp_path / "c.json").line.n == 3
 
 
 def test_a_run_follows_a_calibration_until_told_otherwise(truth_run, tmp_path, line):

@@ -48,7 +48,7 @@ def run_folder(tmp_path_factory, bundle, synthetic_slide):
     return out
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "info", "score", "export", "verify", "view", "train", "evaluate"])
+@pytest.mark.parametrize("command", ["run", "demo", "info", "score", "calibrate", "export", "verify", "view", "train", "evaluate"])
 def test_every_help_has_an_example(pathopan, command):
     code, out, _ = pathopan(command, "--help")
     assert code == 0
@@ -112,6 +112,21 @@ def test_score_prints_what_changed(pathopan, run_folder):
     assert pathopan("score", run_folder)[1] == "no headline score changed\n"
 
 
+def test_score_takes_edited_regions_and_returns_to_the_networks(pathopan, run_folder, tmp_path):
+    path = tmp_path / "edited.geojson"
+    path.write_bytes((run_folder / "slides" / "synthetic" / "synthetic.regions.geojson").read_bytes())
+    code, out, _ = pathopan("score", run_folder, "--regions", path, "--stability")
+    assert code == 0
+    assert out.startswith("synthetic\tscore\tnetwork -> edited\tdifference\n")
+    assert "synthetic\tstil_percent\t" in out
+    assert "over TIL probability x 0.9 to 1.1" in out
+    assert "synthetic\tnote\tscored on regions that a person edited" in out
+    assert pathopan("verify", run_folder)[0] == 0
+    code, out, _ = pathopan("score", run_folder, "--original", "--slide", "synthetic")
+    assert (code, out.splitlines()[0]) == (0, "synthetic\tscore\tedited -> network\tdifference")
+    assert pathopan("score", run_folder)[1] == "no headline score changed\n"
+
+
 def test_export_writes_points_and_csv(pathopan, run_folder):
     code, out, _ = pathopan("export", run_folder, "--csv", "--set", "export.nuclei=points")
     assert code == 0
@@ -142,6 +157,7 @@ def test_verify_says_what_disagrees(pathopan, run_folder):
         (["run", ".", "-o", "out", "-b", "unknown"], "no slides found"),
         (["score", "nowhere"], "cannot read settings"),
         (["verify", "nowhere"], "is no folder"),
+        (["calibrate", "nowhere", "--visual", "x.csv"], "is no folder"),
         (["evaluate", "brca", "nowhere"], "brca_m2c"),
         (["train", "unknown", "--data", ".", "-o", "out"], "unknown"),
     ],
