@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +108,11 @@ class Result:
         """All slides' regions, with their TIL scores; geometry in each slide's level-0 pixels."""
         return read_geoparquet(self.path / "regions.parquet")
 
+    @property
+    def nuclei(self) -> NucleiBySlide:
+        """Nuclei of each slide, read when asked for: ``result.nuclei["S-1"]``, or ``result.nuclei.load()`` for all."""
+        return NucleiBySlide(self)
+
     @cached_property
     def failures(self) -> pd.DataFrame:
         """Slides that failed, at which stage, why, and what to do; without rows if none did."""
@@ -147,6 +152,35 @@ class Result:
     def __len__(self) -> int:
         """Count the complete slides."""
         return len(self.slide_ids)
+
+
+@dataclass(frozen=True)
+class NucleiBySlide(Mapping[str, gpd.GeoDataFrame]):
+    """The nuclei of a run, slide by slide: a mapping that reads a slide's table when it is asked for."""
+
+    result: Result
+
+    def __getitem__(self, slide_id: str) -> gpd.GeoDataFrame:
+        """Read one slide's nuclei; see :attr:`SlideResult.nuclei`."""
+        if slide_id not in self.result.slide_ids:
+            raise KeyError(slide_id)
+        return self.result.slide(slide_id).nuclei
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the complete slides."""
+        return iter(self.result.slide_ids)
+
+    def __len__(self) -> int:
+        """Count the complete slides."""
+        return len(self.result)
+
+    def load(self) -> gpd.GeoDataFrame:
+        """Read all slides' nuclei into one table with a column ``slide_id``: about 1 kB a nucleus in memory."""
+        tables = [table.assign(slide_id=name) for name, table in self.items()]
+        kept = [table for table in tables if len(table)] or tables[:1]
+        if not kept:
+            return gpd.GeoDataFrame({"slide_id": []}, geometry=gpd.GeoSeries([], crs=None), crs=None)
+        return gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=None)
 
 
 @dataclass(frozen=True)

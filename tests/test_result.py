@@ -113,3 +113,16 @@ def test_slides_that_are_not_there_are_told(copied):
     with pytest.raises(ResultError, match="has no slide 'Z'; it has A, B"):
         result.slide("Z")
     assert json.loads((copied / "run.json").read_text())["pathopan"] == "0.1.0"
+
+
+def test_nuclei_of_all_slides_are_read_when_asked_for(results_folder):
+    result = open_result(results_folder)
+    assert list(result.nuclei) == result.slide_ids
+    one = result.nuclei[result.slide_ids[0]]
+    assert len(one) == len(result.slide(result.slide_ids[0]).nuclei)
+    everything = result.nuclei.load()
+    assert everything.groupby("slide_id").size().to_dict() == {
+        name: len(table) for name, table in result.nuclei.items()
+    }
+    with pytest.raises(KeyError):
+        result.nuclei["no such slide"]
