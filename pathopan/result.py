@@ -1,9 +1,7 @@
 """A finished run, opened: tables, scores, label maps and pictures, each read when it is asked for.
 
->>> result = open_result("results")                  # doctest: +SKIP
->>> result.scores[["slide_id", "stil_percent"]]      # doctest: +SKIP
->>> slide = result.slide("CMU-1-Small-Region")       # doctest: +SKIP
->>> slide.nuclei, slide.regions, slide.overlay()     # doctest: +SKIP
+>>> slide = open_result("results").slide("CMU-1-Small-Region")       # doctest: +SKIP
+>>> slide.nuclei, slide.regions, slide.overlay()                     # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -177,10 +175,7 @@ class NucleiBySlide(Mapping[str, gpd.GeoDataFrame]):
     def load(self) -> gpd.GeoDataFrame:
         """Read all slides' nuclei into one table with a column ``slide_id``: about 1 kB a nucleus in memory."""
         tables = [table.assign(slide_id=name) for name, table in self.items()]
-        kept = [table for table in tables if len(table)] or tables[:1]
-        if not kept:
-            return gpd.GeoDataFrame({"slide_id": []}, geometry=gpd.GeoSeries([], crs=None), crs=None)
-        return gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=None)
+        return gpd.GeoDataFrame(pd.concat([table for table in tables if len(table)] or tables, ignore_index=True))
 
 
 @dataclass(frozen=True)
@@ -304,9 +299,8 @@ class SlideResult:
     def _with_edit(self, shown: npt.NDArray[np.uint8], window: Window, mpp: float) -> npt.NDArray[np.uint8]:
         """Paint the regions that were scored over the network's: they hold all tissue."""
         moved = shapely.transform(self.regions.geometry.to_numpy(), lambda xy: xy * self.mpp_l0 / mpp)
-        painted = paint(
-            zip(moved, self.regions["class_id"], strict=True), shape=shown.shape, origin=(window.x, window.y)
-        )
+        pairs = zip(moved, self.regions["class_id"], strict=True)
+        painted = paint(pairs, shape=shown.shape, origin=(window.x, window.y))
         none = self.taxonomy.region_ids("background")
         bare = np.isin(shown, (UNANALYSED, *none)) if none else shown == UNANALYSED
         return np.where(painted > 0, painted, np.where(bare, shown, (none or (UNANALYSED,))[0])).astype(np.uint8)
