@@ -16,7 +16,7 @@ import shapely
 from pathopan.classes import NucleusClass, RegionClass, Taxonomy
 from pathopan.errors import ConfigError
 from pathopan.export.geojson import NUCLEUS_MEASUREMENTS, REGION_MEASUREMENTS, object_uuid
-from pathopan.export.qupath import check_feature, find_features, read_json, strict_json
+from pathopan.export.qupath import check_features, find_features, read_json, strict_json
 
 ROUNDING = 1e-5
 """Measurements are written with six significant digits."""
@@ -84,12 +84,7 @@ def compare_geojson(path: Path, expected: Expected, *, dropped: int = 0) -> list
     read = 0
     try:
         for features in _parts(path):
-            broken = [
-                f"feature {number}: {text}"
-                for number, feature in enumerate(features, start=read)
-                for text in check_feature(feature, seen)
-            ]
-            problems += broken or _differences(features, expected)
+            problems += check_features(features, seen, first=read) or _differences(features, expected)
             read += len(features)
     except ConfigError as error:
         return [str(error)]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import shapely
@@ -40,6 +44,36 @@ def survives_qupath(shapes: Shapes) -> Mask:
     thin = valid & ~(shapely.area(shapes) >= _SURE_THICKNESS_PX * shapely.length(shapes))
     valid[thin] = ~shapely.is_empty(shapely.set_precision(shapes[thin], PRECISION_PX))
     return valid
+
+
+def all_plain_and_sound(geometries: Sequence[Any]) -> bool:
+    """Tell at once whether all GeoJSON geometries are polygons of one ring, closed, finite, and fit for QuPath.
+
+    Parameters
+    ----------
+    geometries : sequence
+        As read from JSON: anything at all.
+
+    Returns
+    -------
+    bool
+        False says only that each has to be looked at by itself.
+    """
+    try:
+        rings = [g["coordinates"][0] for g in geometries if g["type"] == "Polygon" and len(g["coordinates"]) == 1]
+        points = list(chain.from_iterable(rings))
+        numbers = list(chain.from_iterable(points))
+        pairs = set(map(len, points)) == {2} and set(map(type, numbers)) <= {int, float}
+        ends = all(len(ring) >= 4 and ring[0] == ring[-1] for ring in rings)
+    except (KeyError, TypeError, IndexError):
+        return False
+    if len(rings) < len(geometries) or not pairs or not ends:
+        return False
+    flat = np.array(numbers, np.float64).reshape(-1, 2)
+    owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    return bool(
+        np.isfinite(flat).all() and survives_qupath(shapely.polygons(shapely.linearrings(flat, indices=owner))).all()
+    )
 
 
 def safe_nuclei(shapes: Shapes, *, max_vertices: int) -> tuple[Shapes, Mask]:

@@ -11,7 +11,7 @@ import json
 import math
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import shapely
 
 from pathopan.classes import Color, NucleusClass, RegionClass, Taxonomy
 from pathopan.errors import ConfigError
-from pathopan.export.outlines import PRECISION_PX, survives_qupath
+from pathopan.export.outlines import PRECISION_PX, all_plain_and_sound, survives_qupath
 from pathopan.files import atomic_path
 
 STANDARD_COLORS: Mapping[str, Color] = {
@@ -106,10 +106,7 @@ def check_geojson(path: Path) -> list[str]:
     if features is None:
         return ["top level: neither a FeatureCollection, a Feature, a list of Features nor a geometry"]
     problems = [] if isinstance(root, dict) and root.get("type") == "FeatureCollection" else _top_level(root)
-    seen: set[str] = set()
-    for number, feature in enumerate(features):
-        problems += [f"feature {number}: {text}" for text in check_feature(feature, seen)]
-    return problems
+    return problems + check_features(features, set())
 
 
 def find_features(root: Any) -> list[Any] | None:
@@ -133,8 +130,28 @@ def _top_level(root: Any) -> list[str]:
     return []
 
 
-def check_feature(feature: Any, seen: set[str]) -> Iterator[str]:
-    """Apply the rules to one Feature; ``seen`` holds the ids before it, and gets its own."""
+def check_features(features: Sequence[Any], seen: set[str], *, first: int = 0) -> list[str]:
+    """Apply the rules to Features.
+
+    Parameters
+    ----------
+    features : sequence
+        As read from JSON.
+    seen : set of str
+        Ids of the file's Features before these; gets theirs.
+    first : int
+        Number of the first one in the file.
+    """
+    geometries = [feature.get("geometry") if isinstance(feature, dict) else None for feature in features]
+    sound = all_plain_and_sound(geometries)
+    return [
+        f"feature {number}: {text}"
+        for number, feature in enumerate(features, start=first)
+        for text in _check_feature(feature, seen, sound=sound)
+    ]
+
+
+def _check_feature(feature: Any, seen: set[str], *, sound: bool = False) -> Iterator[str]:
     if not isinstance(feature, dict) or feature.get("type") != "Feature":
         yield "not a Feature"
         return
@@ -145,7 +162,7 @@ def check_feature(feature: Any, seen: set[str]) -> Iterator[str]:
         yield "has no properties, so no objectType: QuPath would make it an annotation"
         properties = {}
     yield from _check_object_type(properties)
-    yield from _check_geometry(feature.get("geometry"))
+    yield from () if sound else _check_geometry(feature.get("geometry"))
     if "nucleusGeometry" in feature:
         if properties.get("objectType") != "cell":
             yield "nucleusGeometry is used only for objectType 'cell'"
@@ -153,7 +170,7 @@ def check_feature(feature: Any, seen: set[str]) -> Iterator[str]:
     yield from _check_looks(properties)
     yield from _check_measurements(properties.get("measurements", {}))
     for child in properties.get("childObjects", properties.get("children", [])):
-        yield from (f"child: {text}" for text in check_feature(child, seen))
+        yield from (f"child: {text}" for text in _check_feature(child, seen))
 
 
 def _misplaced(feature: Mapping[str, Any]) -> list[str]:
