@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import math
 from collections.abc import Iterator, Mapping
@@ -83,9 +84,10 @@ def compare_geojson(path: Path, expected: Expected, *, dropped: int = 0) -> list
     seen: set[str] = set()
     read = 0
     try:
-        for features in _parts(path):
-            problems += check_features(features, seen, first=read) or _differences(features, expected)
-            read += len(features)
+        with _collector_paused():
+            for features in _parts(path):
+                problems += check_features(features, seen, first=read) or _differences(features, expected)
+                read += len(features)
     except ConfigError as error:
         return [str(error)]
     more = len(problems) - MOST_TOLD
@@ -93,6 +95,18 @@ def compare_geojson(path: Path, expected: Expected, *, dropped: int = 0) -> list
     if read + dropped != len(expected.table):
         problems.append(f"holds {read} objects and {dropped} were dropped, but the table has {len(expected.table)}")
     return problems
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Spare Python's cycle collector millions of fresh lists, none of them in a cycle: it would take half the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _parts(path: Path) -> Iterator[list[Any]]:
