@@ -18,13 +18,11 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import shapely
 import zarr
 
-from pathopan.classes import UNANALYSED, Taxonomy
-from pathopan.contours import paint
+from pathopan.classes import Taxonomy
 from pathopan.errors import IncompatibleBundle, ResultError, UnreadableSlide
-from pathopan.export.annotations import EDITED_REGIONS
+from pathopan.export.annotations import EDITED_REGIONS, paint_scored
 from pathopan.export.geoparquet import Bounds, read_geoparquet, read_table
 from pathopan.export.overlay import Rgb, blend_regions, draw_outlines
 from pathopan.geometry import Window
@@ -294,16 +292,15 @@ class SlideResult:
         inside_y = _inside(window.y, window.height, level.shape[0] * level_mpp / mpp)
         inside_x = _inside(window.x, window.width, level.shape[1] * level_mpp / mpp)
         shown = np.where(inside_y[:, None] & inside_x, found, 0).astype(np.uint8)
-        return self._with_edit(shown, window, mpp) if (self.path / EDITED_REGIONS).is_file() else shown
+        return self.with_edit(shown, window, mpp)
 
-    def _with_edit(self, shown: npt.NDArray[np.uint8], window: Window, mpp: float) -> npt.NDArray[np.uint8]:
-        """Paint the regions that were scored over the network's: they hold all tissue."""
-        moved = shapely.transform(self.regions.geometry.to_numpy(), lambda xy: xy * self.mpp_l0 / mpp)
-        pairs = zip(moved, self.regions["class_id"], strict=True)
-        painted = paint(pairs, shape=shown.shape, origin=(window.x, window.y))
-        none = self.taxonomy.region_ids("background")
-        bare = np.isin(shown, (UNANALYSED, *none)) if none else shown == UNANALYSED
-        return np.where(painted > 0, painted, np.where(bare, shown, (none or (UNANALYSED,))[0])).astype(np.uint8)
+    def with_edit(self, shown: npt.NDArray[np.uint8], window: Window, mpp: float) -> npt.NDArray[np.uint8]:
+        """Put the regions that a person edited, if one did, over a window of the network's region map."""
+        if not (self.path / EDITED_REGIONS).is_file():
+            return shown
+        x, y = self.mpp_l0
+        origin, scale = (window.x, window.y), (x / mpp, y / mpp)
+        return paint_scored(shown, self.regions, taxonomy=self.taxonomy, origin_px=origin, px_per_l0=scale)
 
     def overlay(
         self,

@@ -8,10 +8,12 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import shapely
 
-from pathopan.classes import RegionClass, Taxonomy
+from pathopan.classes import UNANALYSED, RegionClass, Taxonomy
+from pathopan.contours import paint
 from pathopan.errors import ConfigError
 from pathopan.export.outlines import safe_regions
 from pathopan.export.qupath import find_features, read_json
@@ -112,3 +114,41 @@ def match_region_classes(drawn: gpd.GeoDataFrame, taxonomy: Taxonomy) -> gpd.Geo
     found = [known[name.strip().lower()] for name in regions["class"]]
     regions["class"], regions["class_id"] = [kind.name for kind in found], [kind.id for kind in found]
     return regions.reset_index(drop=True)
+
+
+def paint_scored(
+    shown: npt.NDArray[np.uint8],
+    regions: gpd.GeoDataFrame,
+    *,
+    taxonomy: Taxonomy,
+    origin_px: tuple[float, float],
+    px_per_l0: tuple[float, float],
+) -> npt.NDArray[np.uint8]:
+    """Put the regions that were scored over a window of the network's region map.
+
+    Parameters
+    ----------
+    shown : (Y, X) uint8
+        The network's classes.
+    regions : GeoDataFrame
+        Rows of ``regions.parquet``: they hold all tissue, in level-0 pixels.
+    taxonomy : Taxonomy
+        What the classes mean.
+    origin_px : (float, float)
+        x and y of the window's corner, in its own pixels.
+    px_per_l0 : (float, float)
+        Pixels of the window per level-0 pixel, along x and y.
+
+    Returns
+    -------
+    (Y, X) uint8
+        Tissue of the network that is in no region is background.
+    """
+    scale = np.asarray(px_per_l0)
+    low, high = np.asarray(origin_px), np.asarray(origin_px) + shown.shape[::-1]
+    near = regions.iloc[np.sort(regions.sindex.query(shapely.box(*(low / scale), *(high / scale))))]
+    moved = shapely.transform(near.geometry.to_numpy(), lambda xy: xy * scale)
+    painted = paint(zip(moved, near["class_id"], strict=True), shape=shown.shape, origin=origin_px)
+    none = taxonomy.region_ids("background")
+    bare = np.where(np.isin(shown, (UNANALYSED, *none)), shown, (*none, UNANALYSED)[0])
+    return np.where(painted > 0, painted, bare).astype(np.uint8)

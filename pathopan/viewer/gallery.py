@@ -75,7 +75,8 @@ class Exhibit:
         """Give region classes in their colors, as PNG."""
         arrays = self.slide.panoptic.arrays
         found = read_labels(arrays.regions, arrays.label_mpp, window=window, mpp=mpp)
-        return encode_classes(found, region_colors(self.slide.taxonomy, hidden))
+        scored = self.slide.with_edit(found, window, mpp)
+        return encode_classes(scored, region_colors(self.slide.taxonomy, hidden))
 
     def nucleus_tile(self, window: Window, mpp: float, *, hidden: frozenset[int] = frozenset()) -> bytes:
         """Give nuclei in the colors of their classes, as PNG."""
