@@ -185,7 +185,7 @@ def is_edited(folder: Path, record: SlideRecord) -> bool:
         msg = f"{path} is missing, and record.json says that these regions were edited; {remedy}"
         raise ResultError(msg)
     size = record.entries.get("slide", {}).get("size_l0")
-    if note and size is not None and note["size_l0"] != size:
+    if note and size is not None and note.get("size_l0", size) != size:
         msg = f"{path} was drawn on a slide of {note['size_l0']} pixels, and this one has {size}; {remedy}"
         raise ResultError(msg)
     return path.is_file()

@@ -194,7 +194,8 @@ def _ranges(slide_id: str, score: Mapping[str, Any]) -> Iterator[str]:
     """Tell the range of each headline score under other choices."""
     for name, row in score.get("stability", {}).get("ranges", {}).items():
         over = "over fields shifted by half" if "_ci_" in name else "over TIL probability x 0.9 to 1.1"
-        yield f"{slide_id}\t{name}\t{_text(row['value'])} ({_text(row['low'])} to {_text(row['high'])} {over})"
+        known = f" ({_text(row['low'])} to {_text(row['high'])} {over})" if row["low"] is not None else ""
+        yield f"{slide_id}\t{name}\t{_text(row['value'])}{known}"
 
 
 def _text(value: float | str | None) -> str:

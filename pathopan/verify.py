@@ -33,6 +33,8 @@ RELATIVE = 1e-6
 
 _BLOCK = 4096
 
+_SECTIONS = ("headline", "phenotype", "compartments", "exclusions", "settings")
+
 
 def verify_run(out: Path) -> list[str]:
     """Check every complete slide of a run, and the run's own tables.
@@ -66,6 +68,10 @@ def verify_run(out: Path) -> list[str]:
 
 def verify_slide(slide: SlideResult) -> Iterator[str]:
     """Check one slide; yields what does not agree."""
+    missing = [name for name in _SECTIONS if not isinstance(slide.score.get(name), Mapping)]
+    if missing:
+        yield f"score.json lacks {', '.join(missing)}: it is damaged or of another version; score again"
+        return
     nuclei, regions = slide.nuclei, regions_schema(slide.taxonomy).check(slide.regions)
     TILES.check(read_table(slide.path / "tiles.parquet"))
     yield from find_violations(slide.score, regions, nuclei, taxonomy=slide.taxonomy, mpp_l0=slide.mpp_l0)

@@ -22,6 +22,7 @@ from pathopan.manifest import SlideEntry
 from pathopan.objects import Annotation
 from pathopan.pipeline import RunSettings, run_cohort
 from pathopan.rescore import Given, rescore_run
+from pathopan.scores import fit_calibration
 from pathopan.verify import verify_run
 
 TUMOR, STROMA, TILS, OTHER, GLASS = 1, 2, 3, 4, 5
@@ -421,3 +422,23 @@ def test_names_are_read_in_any_case_and_nuclei_are_left_out(tmp_path):
     found = read_edit(save(tmp_path, [nucleus, *drawn, annotation(shapely.box(0, 0, 3, 3), kind="tumour BED")]), BREAST)
     assert found.counts == {"tils": 2, "tumor bed": 1}
     assert found.replaces
+
+
+def test_an_empty_score_has_no_range(out, tmp_path):
+    features = exported(out)
+    for feature in features:
+        feature["properties"]["classification"] = {"name": "Stroma", "color": [1, 2, 3]}
+    lines = edit(out, tmp_path, features, stability=True)
+    assert "S-1\tstil_percent\tempty" in lines
+    assert score_of(out)["stability"]["ranges"]["stil_density_ci_high"] == {"value": None, "low": None, "high": None}
+
+
+def test_a_later_run_keeps_the_calibration(out, tmp_path, run_again):
+    line = fit_calibration([0, 10, 20], [1, 21, 40]).to_dict()
+    stored = {"format": "pathopan-calibration-1", "score": "stil_percent", **line, "computed": [0, 20], "made": {}}
+    (tmp_path / "c.json").write_text(json.dumps(stored))
+    rescore_run(out, Config(), Given(calibration=tmp_path / "c.json"))
+    value = score_of(out)["calibration"]["stil_percent_calibrated"]
+    assert run_again().skipped == 1
+    assert run_again(overwrite=True).done == 1
+    assert score_of(out)["calibration"]["stil_percent_calibrated"] == value

@@ -221,3 +221,8 @@ def test_an_edit_that_is_told_in_one_place_only_is_told(out, slide):
     record["regions_edited"] = {"sha256": "1", "size_l0": record["slide"]["size_l0"]}
     (slide / "record.json").write_text(json.dumps(record))
     assert "score.json is of another edit than record.json" in told(out)
+
+
+def test_a_score_of_another_version_is_told(out, slide):
+    (slide / "score.json").write_text('{"slide_id": "S-1", "status": "scored", "headline": {}}')
+    assert "S-1: score.json lacks phenotype, compartments, exclusions, settings" in told(out)

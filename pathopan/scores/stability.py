@@ -40,8 +40,9 @@ class Stability:
         ranges = {}
         for choices in (self.class_threshold, self.field_shift):
             for name in next(iter(choices.values())):
-                found = [value for choice in choices.values() if (value := choice.get(name)) is not None]
-                if name in headline:
+                if name in headline:  # an empty score has no range
+                    chosen = choices.values() if headline[name] is not None else ()
+                    found = [value for choice in chosen if (value := choice.get(name)) is not None]
                     low, high = min(found, default=None), max(found, default=None)
                     ranges[name] = {"value": headline[name], "low": low, "high": high}
         return {"ranges": ranges, "class_threshold": self.class_threshold, "field_shift": self.field_shift}
