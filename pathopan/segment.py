@@ -101,7 +101,7 @@ class Segmenter:
         )
 
     def predict(self, sample: Sample) -> Prediction:
-        """Segment a data set's sample, in the form that evaluation takes."""
+        """Segment a data set's sample, in the form that evaluation takes, with the probabilities of each nucleus."""
         found = self(sample.image, sample.mpp)
         centre = shapely.get_coordinates(shapely.centroid(found.nuclei.geometry.to_numpy())).reshape(-1, 2)
         nuclei = pd.DataFrame(
@@ -110,6 +110,7 @@ class Segmenter:
                 "y_px": centre[:, 1],
                 "class_id": found.nuclei["class_id"].to_numpy(),
                 "instance_id": found.nuclei["nucleus_id"].to_numpy(),
+                **{name: found.nuclei[name].to_numpy() for name in found.nuclei.columns if name.startswith("prob")},
             }
         )
         return Prediction(nuclei, instances=found.instances, region=found.region)

@@ -72,13 +72,26 @@ def glass(image: npt.NDArray[np.uint8], *, mpp: float, rules: DerivationRules) -
 
 
 def _density(sample: Sample, class_ids: tuple[int, ...], blur_um: float) -> FloatMap:
-    """Smooth nucleus centres into a density in nuclei per mm2; at the border only the part inside counts."""
-    shape = sample.image.shape[:2]
+    """Smooth nucleus centres into a density in nuclei per mm2; at the border only the part inside counts.
+
+    A Gaussian of points is a sum of outer products, so one matrix product does what a blur of the whole image would do
+    at many times the cost; the weights are OpenCV's, cut off where OpenCV cuts them off.
+    """
+    height, width = sample.image.shape[:2]
     rows = sample.nuclei[sample.nuclei["class_id"].isin(class_ids)]
-    centres = np.zeros(shape, dtype=np.float32)
-    columns = np.clip(rows["x_px"].astype(int), 0, shape[1] - 1)
-    np.add.at(centres, (np.clip(rows["y_px"].astype(int), 0, shape[0] - 1), columns), 1.0)
-    sigma = blur_um / sample.mpp
-    inside = cv2.GaussianBlur(np.ones(shape, np.float32), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
-    smooth = cv2.GaussianBlur(centres, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT) / inside
+    along_y, inside_y = _spread(rows["y_px"].to_numpy(), height, blur_um / sample.mpp)
+    along_x, inside_x = _spread(rows["x_px"].to_numpy(), width, blur_um / sample.mpp)
+    smooth: FloatMap = along_y @ along_x.T / np.outer(inside_y, inside_x)
     return smooth * np.float32(1e6 / sample.mpp**2)
+
+
+def _spread(points: npt.NDArray[np.floating], size: int, sigma: float) -> tuple[FloatMap, FloatMap]:
+    """Spread points along one axis: the weight of each in each pixel, and how much of a Gaussian lies inside."""
+    radius = (round(sigma * 8 + 1) | 1) // 2  # cv2.GaussianBlur's own choice for float images
+    kernel = np.pad(cv2.getGaussianKernel(2 * radius + 1, sigma, cv2.CV_32F).ravel(), 1)
+    pixel = np.arange(size)
+    centre = np.clip(points.astype(np.int64), 0, size - 1)
+    weights = kernel[np.clip(pixel[:, None] - centre + radius, -1, 2 * radius + 1) + 1]
+    reach = np.concatenate([[0.0], np.cumsum(kernel[1:], dtype=np.float64)])
+    low, high = np.maximum(0, radius - pixel), np.minimum(2 * radius + 1, size + radius - pixel)
+    return weights, (reach[high] - reach[low]).astype(np.float32)

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import ndimage
 
 from pathopan.errors import DatasetError, ShapeMismatch
 
@@ -131,20 +130,18 @@ def nuclei_of(instances: npt.NDArray[np.int32], class_map: npt.NDArray[np.intege
     DataFrame
         ``x_px, y_px, class_id, instance_id``, ordered by instance id.
     """
-    ids = np.unique(instances)
-    ids = ids[ids > 0]
-    if len(ids) == 0:
+    rows, columns = np.nonzero(instances > 0)
+    if len(rows) == 0:
         return empty_nuclei()
-    centres = np.array(ndimage.center_of_mass(np.ones_like(instances), instances, ids)) + 0.5
+    ids, owner, areas = np.unique(instances[rows, columns], return_inverse=True, return_counts=True)
+    x_px, y_px = (np.bincount(owner, weights=along) / areas + 0.5 for along in (columns, rows))
     classes = np.zeros(len(ids), dtype=np.int64)
     if class_map is not None:
-        inside = (instances > 0) & (class_map > 0)
-        votes = np.zeros((len(ids), int(class_map.max()) + 1), dtype=np.int64)
-        np.add.at(votes, (np.searchsorted(ids, instances[inside]), class_map[inside]), 1)
-        classes = votes.argmax(axis=1)
-    return pd.DataFrame(
-        {"x_px": centres[:, 1], "y_px": centres[:, 0], "class_id": classes, "instance_id": ids.astype(np.int64)}
-    )
+        kinds, count = class_map[rows, columns], int(class_map.max()) + 1
+        voting = kinds > 0
+        votes = np.bincount(owner[voting] * count + kinds[voting], minlength=len(ids) * count)
+        classes = votes.reshape(len(ids), count).argmax(axis=1)
+    return pd.DataFrame({"x_px": x_px, "y_px": y_px, "class_id": classes, "instance_id": ids.astype(np.int64)})
 
 
 def empty_nuclei() -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -243,9 +244,16 @@ def bootstrap_counts(
         value = float(statistic(table.sum(axis=0)))
         if n < 2 or resamples == 0:
             return Interval(value, NAN, NAN)
-        times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-        drawn = np.asarray(statistic(times @ table), dtype=np.float64)
+        drawn = np.asarray(statistic(_draw_times(n, resamples, seed) @ table), dtype=np.float64)
     return Interval(value, *_percentiles(drawn, confidence))
+
+
+@lru_cache(maxsize=2)
+def _draw_times(n: int, resamples: int, seed: int) -> FloatArray:
+    """Draw how often each patient is in each resample; the figures of one evaluation share the draws."""
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def bootstrap_groups(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,24 @@ import numpy.typing as npt
 import pandas as pd
 
 from pathopan.classes import Taxonomy
+from pathopan.errors import DatasetError
 from pathopan.metrics.agreement import bootstrap_counts
 from pathopan.metrics.detection import RADIUS_UM
-from pathopan.metrics.measure import ALL, build_scene, classes_present, measure, nucleus_confusion, region_confusion
+from pathopan.metrics.measure import (
+    ALL,
+    build_scene,
+    classes_present,
+    judge_nuclei,
+    measure,
+    nucleus_confusion,
+    region_confusion,
+)
 from pathopan.metrics.prediction import Prediction, Truth, read_prediction
 
 CLASS_MEAN = "mean"
 """Row of a metric's plain mean over the classes that occur in the truth: of ``class_pq`` it is mPQ+ (CoNIC), of
 ``class_f1`` the mean class F1."""
+PARTS = ["sample_id", "group", "metric", "class", "above", "below"]
 _AVERAGED = ("class_f1", "class_pq", "hovernet_fc", "region_dice", "region_iou", "panoptic_pq")
 
 
@@ -38,6 +48,11 @@ class EvaluationResult:
         Counts of nuclei and of pixels; rows are the truth.
     parts : DataFrame
         ``sample_id, group, metric, class, above, below``: what all figures are computed from.
+    nuclei : DataFrame
+        One row a predicted nucleus, see :func:`pathopan.metrics.measure.judge_nuclei`: what calibration is computed
+        from.
+    present : frozenset of str
+        ``nucleus NAME`` and ``region NAME`` of the classes that occur in the truth: means over classes are over these.
     """
 
     summary: pd.DataFrame
@@ -45,6 +60,8 @@ class EvaluationResult:
     nucleus_confusion: pd.DataFrame
     region_confusion: pd.DataFrame
     parts: pd.DataFrame
+    nuclei: pd.DataFrame = field(default_factory=pd.DataFrame)
+    present: frozenset[str] = frozenset()
 
     def value(self, metric: str, cls: str = ALL) -> float:
         """Look up a figure of the summary; NaN where it could not be computed.
@@ -101,19 +118,64 @@ def evaluate(
     present: set[str] = set()
     nuclei: list[pd.DataFrame] = []
     regions: list[pd.DataFrame] = []
+    rated: list[pd.DataFrame] = []
     for truth, pred in pairs:
         scene = build_scene(truth, pred, taxonomy=taxonomy, radius_um=radius_um)
         rows += [(truth.sample_id, truth.group, r.metric, r.cls, r.above, r.below) for r in measure(scene)]
         present |= classes_present(truth, taxonomy)
         nuclei.append(nucleus_confusion(scene))
         regions.append(region_confusion(scene))
-    parts = pd.DataFrame(rows, columns=["sample_id", "group", "metric", "class", "above", "below"])
+        rated.append(judge_nuclei(scene))
+    parts = pd.DataFrame(rows, columns=PARTS)
     return EvaluationResult(
         summary=_summarise(parts, present, resamples=resamples, seed=seed),
         images=_per_image(parts),
         nucleus_confusion=_add_up(nuclei),
         region_confusion=_add_up(regions),
         parts=parts,
+        nuclei=_stack(rated),
+        present=frozenset(present),
+    )
+
+
+def pool(results: Sequence[EvaluationResult], *, resamples: int = 1_000, seed: int = 0) -> EvaluationResult:
+    """Put evaluations of different images together, such as those of a cross-validation's folds: counts add.
+
+    Parameters
+    ----------
+    results : sequence of EvaluationResult
+        Of one taxonomy. A patient may stand in several; intervals are over the patients of all.
+    resamples, seed : int
+        Of the bootstrap over patients.
+
+    Returns
+    -------
+    EvaluationResult
+        The same as if all images had been evaluated at once.
+
+    Raises
+    ------
+    DatasetError
+        If an image stands in two of the results: it would count twice.
+    """
+    parts = _stack([found.parts for found in results])
+    if len(parts):
+        images = pd.concat([found.parts[["sample_id", "group"]].drop_duplicates() for found in results])
+        twice = images.loc[images.duplicated(), "sample_id"].tolist()
+        if twice:
+            msg = f"{len(twice)} images stand in two of the results, such as {twice[:3]}; pool results of other images"
+            raise DatasetError(msg)
+    else:
+        parts = pd.DataFrame(columns=PARTS)
+    present = frozenset().union(*(found.present for found in results))
+    return EvaluationResult(
+        summary=_summarise(parts, present, resamples=resamples, seed=seed),
+        images=_per_image(parts),
+        nucleus_confusion=_add_up([found.nucleus_confusion for found in results]),
+        region_confusion=_add_up([found.region_confusion for found in results]),
+        parts=parts,
+        nuclei=_stack([found.nuclei for found in results]),
+        present=present,
     )
 
 
@@ -130,10 +192,16 @@ def read_pairs(truths: Iterable[Truth], folder: Path, *, taxonomy: Taxonomy) -> 
 
 
 def _add_up(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    total = tables[0].copy() if tables else pd.DataFrame()
-    for table in tables[1:]:
+    filled = [table for table in tables if len(table)]
+    total = filled[0].copy() if filled else pd.DataFrame()
+    for table in filled[1:]:
         total += table
     return total
+
+
+def _stack(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
 
 
 def _per_image(parts: pd.DataFrame) -> pd.DataFrame:
@@ -148,33 +216,48 @@ def _per_image(parts: pd.DataFrame) -> pd.DataFrame:
     return wide[list(dict.fromkeys(column))].reset_index().rename_axis(columns=None)
 
 
-def _summarise(parts: pd.DataFrame, present: set[str], *, resamples: int, seed: int) -> pd.DataFrame:
-    rows = []
-    for (metric, cls), part in parts.groupby(["metric", "class"], sort=False):
-        rows.append(_row(str(metric), str(cls), part, _ratio, resamples=resamples, seed=seed))
-    for metric in dict.fromkeys(parts["metric"]):
+@dataclass(frozen=True)
+class _Pooled:
+    """Parts added up by patient, all metrics and classes at once: ``K`` pairs of them, ``P`` patients."""
+
+    keys: list[tuple[str, str]]  # metric and class
+    parts: npt.NDArray[np.float64]  # (K, P, 2) above and below
+    there: npt.NDArray[np.bool_]  # (K, P) whether the patient has the figure at all
+    images: list[frozenset[int]]  # of each pair
+
+    def row(self, name: tuple[str, str], chosen: list[int], **settings: int) -> tuple[str | float, ...]:
+        """Bootstrap the ratio of one pair, or the mean of several."""
+        patients = self.there[chosen].any(axis=0)
+        above, below = np.moveaxis(self.parts[chosen][:, patients], 2, 0)
+        counts = np.concatenate([above.T, below.T], axis=1)
+        found = bootstrap_counts(counts, _ratio if name[1] != CLASS_MEAN else _mean_ratio, **settings)
+        n_images = len(frozenset().union(*(self.images[k] for k in chosen)))
+        return *name, found.value, found.low, found.high, n_images, int(patients.sum())
+
+
+def _pool_parts(parts: pd.DataFrame) -> _Pooled:
+    pairs = parts.groupby(["metric", "class"], sort=False)
+    pair = pairs.ngroup().to_numpy()
+    keys = [(str(metric), str(cls)) for metric, cls in parts[["metric", "class"]].drop_duplicates().to_numpy()]
+    patients, patient = np.unique(parts["group"].to_numpy(str), return_inverse=True)
+    image = parts.groupby(["sample_id", "group"], sort=False).ngroup().to_numpy()
+    summed, there = np.zeros((len(keys), len(patients), 2)), np.zeros((len(keys), len(patients)), dtype=np.bool_)
+    np.add.at(summed, (pair, patient), parts[["above", "below"]].to_numpy(np.float64))
+    there[pair, patient] = True
+    images = [frozenset(image[pair == k].tolist()) for k in range(len(keys))]
+    return _Pooled(keys, summed, there, images)
+
+
+def _summarise(parts: pd.DataFrame, present: Collection[str], *, resamples: int, seed: int) -> pd.DataFrame:
+    pooled = _pool_parts(parts)
+    rows = [pooled.row(key, [k], resamples=resamples, seed=seed) for k, key in enumerate(pooled.keys)]
+    for metric in dict.fromkeys(metric for metric, _ in pooled.keys):
         kind = "" if "panoptic" in metric else "region " if "region" in metric else "nucleus "
-        part = parts[(parts["metric"] == metric) & (kind + parts["class"]).isin(present)]
-        if metric.removeprefix("derived_") in _AVERAGED and len(part):
-            rows.append(_row(metric, CLASS_MEAN, part, _mean_ratio, resamples=resamples, seed=seed))
+        chosen = [k for k, (name, cls) in enumerate(pooled.keys) if name == metric and kind + cls in present]
+        if metric.removeprefix("derived_") in _AVERAGED and chosen:
+            rows.append(pooled.row((metric, CLASS_MEAN), chosen, resamples=resamples, seed=seed))
     columns = ["metric", "class", "value", "low", "high", "n_images", "n_patients"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _row(
-    metric: str,
-    cls: str,
-    part: pd.DataFrame,
-    statistic: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
-    *,
-    resamples: int,
-    seed: int,
-) -> tuple[str, str, float, float, float, int, int]:
-    """Pool the parts of a metric by patient and bootstrap their ratio, or the mean of the classes' ratios."""
-    pooled = part.pivot_table(index="group", columns="class", values=["above", "below"], aggfunc="sum", fill_value=0)
-    counts = np.concatenate([pooled["above"].to_numpy(float), pooled["below"].to_numpy(float)], axis=1)
-    found = bootstrap_counts(counts, statistic, resamples=resamples, seed=seed)
-    return metric, cls, found.value, found.low, found.high, part["sample_id"].nunique(), len(pooled)
 
 
 def _ratio(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -212,6 +212,30 @@ def _measure_panoptic(scene: Scene, prefix: str) -> Iterator[Ratio]:
         yield from _panoptic_ratios(f"{prefix}_", f"nucleus {scene.taxonomy.nucleus(class_id).name}", counts)
 
 
+def judge_nuclei(scene: Scene) -> pd.DataFrame:
+    """List the predicted nuclei and what is true of them: what calibration is judged by.
+
+    Returns
+    -------
+    DataFrame
+        ``sample_id, group, class_id, matched`` (whether there is a true partner within the radius), ``true_class_id``
+        (the partner's class; 0 without one or where it is unknown), ``prob`` and ``prob_<class>`` where the prediction
+        has them. No rows where not every nucleus was annotated.
+    """
+    placed = scene.pred.nuclei.dropna(subset=["x_px", "y_px"])
+    names = [name for name in placed.columns if name == "prob" or name.startswith("prob_")]
+    pairs = match_points(scene.truth_points.xy_um, scene.pred_points.xy_um, radius_um=scene.radius_um)
+    matched, true = np.zeros(len(placed), dtype=np.bool_), np.zeros(len(placed), dtype=np.int64)
+    matched[pairs.pred] = True
+    true[pairs.pred] = scene.truth_points.class_id[pairs.truth]
+    table = placed[["class_id", *names]].reset_index(drop=True)
+    table.insert(0, "sample_id", scene.truth.sample_id)
+    table.insert(1, "group", scene.truth.group)
+    table.insert(3, "matched", matched)
+    table.insert(4, "true_class_id", true)
+    return table if scene.complete else table.iloc[:0]
+
+
 def nucleus_confusion(scene: Scene) -> pd.DataFrame:
     """Count nuclei by true and predicted class; with a row and a column for those without a partner.
 
