@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pathopan.batch import Listener, RunSettings
 from pathopan.config import Config, load_config
 from pathopan.console import open_watcher
 from pathopan.errors import SlideError
 from pathopan.manifest import SlideEntry, find_slides
 from pathopan.network.bundle import DEFAULT_BUNDLE
-from pathopan.pipeline import Listener, RunSettings, run_cohort
+from pathopan.pipeline import run_cohort
 from pathopan.rescore import Given, rescore_run
 from pathopan.result import Result, open_result
 from pathopan.slide.demo import fetch_demo_slide

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from pathopan import cli_jobs
 from pathopan.config import load_config
 from pathopan.errors import PathopanError, SlideError
+from pathopan.options import BundleName, ConfigFile, Device, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
 
 app = typer.Typer(
     name="pathopan",
@@ -21,18 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Paths = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests (slide_id,path,mpp).")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; a second run goes on with it.")]
-BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Name or folder of the network's bundle.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Mpp = Annotated[
-    float | None, typer.Option("--slide-mpp", help="Micrometres per level-0 pixel, for slides that do not say.")
-]
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML with settings.")]
-Set = Annotated[list[str], typer.Option("--set", help="One setting, such as scores.field_um=1000; repeatable.")]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")]
-Workers = Annotated[int, typer.Option("--workers", "-w", min=0, help="Threads that read and that decode; 0: in line.")]
-Tissue = Annotated[Path | None, typer.Option(help="GeoJSON or mask image that says where the tissue is.")]
+app.add_typer(cli_jobs.app)
 
 
 def main() -> None:
@@ -79,8 +70,9 @@ def run(
     if dry_run:
         typer.echo("\n".join(f"{entry.slide_id}\t{entry.path}\t{entry.mpp or 'mpp from file'}" for entry in entries))
         return
+    from pathopan.batch import RunSettings
     from pathopan.console import open_watcher
-    from pathopan.pipeline import RunSettings, run_cohort
+    from pathopan.pipeline import run_cohort
 
     job = RunSettings(out, bundle, settings, device, workers=workers, tissue=tissue, overwrite=overwrite)
     with open_watcher() as watcher:
@@ -185,7 +177,7 @@ def score(
     config: ConfigFile = None,
     set_: Set = [],  # noqa: B006
     regions: Annotated[Path | None, typer.Option(help="GeoJSON from QuPath: regions as a person edited them.")] = None,
-    slide: Annotated[str | None, typer.Option(help="The slide of --regions or --original.")] = None,
+    slide: Annotated[str | None, typer.Option(help="The slide of --regions or --original; alone: a job's.")] = None,
     original: Annotated[bool, typer.Option("--original", help="Return to the network's regions.")] = False,
     calibration: Annotated[Path | None, typer.Option(help="File from `pathopan calibrate`; stays in force.")] = None,
     no_calibration: Annotated[bool, typer.Option("--no-calibration", help="Apply none any more.")] = False,
@@ -193,8 +185,12 @@ def score(
 ) -> None:
     """Score a finished run again, from its files, and print what changed: other settings, or regions edited in QuPath.
 
+    With --slide alone it scores one stitched slide of a planned run, as the jobs of a cluster do.
+
     Example: pathopan score results --regions edited.geojson --slide S-0417
     """
+    if slide and not (regions or original):
+        cli_jobs.score_slide(out, slide, other=bool(config or set_ or calibration or no_calibration or stability))
     from pathopan.rescore import Given, rescore_run
 
     given = Given(regions, slide, original, calibration, no_calibration, stability)
@@ -226,11 +222,14 @@ def export(
     csv: Annotated[bool, typer.Option(help="Write nuclei.csv and regions.csv too.")] = False,
     config: ConfigFile = None,
     set_: Set = [],  # noqa: B006
+    slide: Annotated[str | None, typer.Option(help="One scored slide of a planned run: a job of a cluster.")] = None,
 ) -> None:
     """Write QuPath files, reports and tables of a finished run again.
 
     Example: pathopan export results --csv --set export.nuclei=points
     """
+    if slide:
+        cli_jobs.export_slide(out, slide, other=bool(config or set_ or csv))
     from pathopan.rescore import export_run
 
     typer.echo(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,22 @@ from pathopan.tables import Column, Schema, regions_schema
 FAILURE_COLUMNS = ("slide_id", "stage", "message", "what_to_do", "error", "path")
 
 
-def write_cohort_tables(out: Path, *, taxonomy: Taxonomy) -> None:
+def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[Mapping[str, Any]] = ()) -> None:
     """Sum up every slide in a run's folder, also those of earlier commands.
 
     Writes ``scores.csv``, ``scores.parquet``, ``regions.parquet``, ``failures.csv``, ``report.html`` and the script
     that imports everything into a QuPath project.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the run.
+    taxonomy : Taxonomy
+        Classes of its bundle.
+    unfinished : sequence of mapping
+        Failures of slides whose own record does not tell, as those that no job has reached yet.
     """
-    slides = list(_slides(out))
+    slides = list(_slides(out, {str(failure["slide_id"]): dict(failure) for failure in unfinished}))
     scores = [score_of(name, score, record) for name, score, record in slides]
     table = scores_table(scores, taxonomy)
     write_table(out / "scores.csv", table)
@@ -45,12 +54,16 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy) -> None:
     write_cohort_report(out / "report.html", page)
 
 
-def _slides(out: Path) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any]]]:
+def _slides(
+    out: Path, unfinished: Mapping[str, dict[str, Any]]
+) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any]]]:
     """Yield each slide's name, its score if it has one, and its record."""
-    for folder in sorted((out / "slides").iterdir()):
-        score, record = read_slide_json(folder)
+    for name in sorted({folder.name for folder in (out / "slides").glob("*")} | set(unfinished)):
+        score, record = read_slide_json(out / "slides" / name)
+        if name in unfinished:
+            record = {**record, "path": unfinished[name]["path"], "failure": unfinished[name]}
         if record:
-            yield folder.name, score, record
+            yield name, score, record
 
 
 def score_of(name: str, score: dict[str, Any] | None, record: dict[str, Any]) -> SlideScore:

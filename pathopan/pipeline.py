@@ -5,80 +5,22 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import yaml
 
+from pathopan.batch import Failure, Listener, Outcome, RunSettings, describe_failure
 from pathopan.cohort import write_cohort_tables
-from pathopan.config import Config
-from pathopan.errors import MissingMpp, PathopanError, SlideError, UnreadableSlide, UpsamplingRefused
+from pathopan.errors import PathopanError
 from pathopan.manifest import SlideEntry
 from pathopan.outputs import export_to_files, find_place, is_complete
 from pathopan.record import SlideRecord, command_line, now, versions, write_json
 from pathopan.scoring import score_to_files
-from pathopan.stages import Engine, Job, Progress, predict_slide, stitch_slide, tile_slide
+from pathopan.stages import Engine, Job, Progress, is_stitched, predict_slide, stitch_slide, tile_slide
 
 SLIDE_FAULTS = (PathopanError, OSError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError)
 """What may go wrong with one slide without stopping the others: everything but an interrupt."""
-
-REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
-    (MissingMpp, "pass --slide-mpp, or fill the manifest column mpp"),
-    (UpsamplingRefused, "scan the slide at 0.5 um/px or finer, or leave it out"),
-    (UnreadableSlide, "copy or export the file again, or leave it out"),
-    (SlideError, "see the message"),
-    (MemoryError, "run with fewer --workers or on a machine with more memory"),
-    (OSError, "check the disk and the permissions, then run the same command again"),
-    (PathopanError, "see the message"),
-)
-
-
-class Listener(Protocol):
-    """Is told what a run does; see :class:`pathopan.console.Watcher`."""
-
-    def slide(self, slide_id: str, number: int, total: int) -> None:
-        """Hear that a slide begins."""
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Hear how far it is."""
-
-    def finished(self, slide_id: str, text: str) -> None:
-        """Hear how it ended."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a slide has no score."""
-
-    slide_id: str
-    path: str
-    stage: str
-    error: str
-    message: str
-    what_to_do: str
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How a cohort is run."""
-
-    out: Path
-    bundle: str | Path
-    config: Config
-    device: str = "auto"
-    workers: int = 2
-    tissue: Path | None = None
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    done: int
-    skipped: int
-    failures: tuple[Failure, ...]
 
 
 def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[str, Any]) -> bool:
@@ -104,8 +46,7 @@ def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[st
     )
     if is_complete(place, record):
         return False
-    stitched = [job.folder / "panoptic.ome.zarr"]
-    if not record.is_current("stitch", job.prints["stitch"], stitched):
+    if not is_stitched(job, record):
         tiling = tile_slide(job, record)
         plan = predict_slide(job, tiling, record, progress)
         progress("stitch", len(tiling.tiles), len(tiling.tiles))
@@ -140,7 +81,7 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
         If the bundle cannot be used: then no slide can be run.
     """
     engine = Engine(settings.bundle, settings.config, device=settings.device)
-    run = _write_run_files(settings, engine)
+    run = write_run_files(settings, engine)
     done, skipped, failures = 0, 0, []
     for number, entry in enumerate(entries, start=1):
         listener.slide(entry.slide_id, number, len(entries))
@@ -176,7 +117,7 @@ def _attempt(
     try:
         ran = run_slide(job, record, progress, run=run)
     except SLIDE_FAULTS as error:
-        failure = _describe(entry, reached, error)
+        failure = describe_failure(entry, reached, error)
         record.entries["failure"] = {**asdict(failure), "time": now(), "traceback": traceback.format_exc()}
         record.write()
         return failure, False
@@ -185,22 +126,21 @@ def _attempt(
     return None, ran
 
 
-def _describe(entry: SlideEntry, stage: str, error: BaseException) -> Failure:
-    remedy = next((text for kind, text in REMEDIES if isinstance(error, kind)), "")
-    remedy = remedy or "a defect in pathopan: please report it with the traceback in the slide's record.json"
-    message = " ".join(str(error).split()) or type(error).__name__
-    return Failure(entry.slide_id, str(entry.path), stage, type(error).__name__, message, remedy)
-
-
-def _write_run_files(settings: RunSettings, engine: Engine) -> dict[str, Any]:
-    """Write ``run.json`` and ``config.yaml``: what is run, with what."""
+def write_run_files(settings: RunSettings, engine: Engine) -> dict[str, Any]:
+    """Write ``run.json`` and ``config.yaml``: what is run, with what. Gives what ``run.json`` holds."""
     bundle = engine.bundle
     run: dict[str, Any] = {
         "started": now(),
         "command": command_line(),
         "versions": versions(),
         "cpus": os.cpu_count(),
-        "bundle": {"name": bundle.name, "sha256": bundle.sha256, "licence": bundle.licence, "mpp": bundle.mpp},
+        "bundle": {
+            "name": bundle.name,
+            "path": str(engine.name),
+            "sha256": bundle.sha256,
+            "licence": bundle.licence,
+            "mpp": bundle.mpp,
+        },
         "taxonomy": bundle.taxonomy.to_dict(),
         "device": settings.device,
         "workers": settings.workers,

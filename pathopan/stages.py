@@ -133,12 +133,13 @@ def tile_slide(job: Job, record: SlideRecord) -> Tiling:
     started = time.monotonic()
     bundle, config = job.engine.bundle, job.config.tiler
     mask_path, table_path = job.folder / "tissue.png", job.folder / "tiles.parquet"
+    print_ = job.prints["tile"]
     with job.open() as slide:
         info = slide.info
         check_mpp(info, bundle.mpp)
         record.entries["slide"] = describe_slide(info)
         grid = make_grid(info, mpp=bundle.mpp, step=bundle.step, halo=bundle.halo)
-        if record.is_current("tile", job.prints["tile"], [mask_path, table_path]):
+        if is_tiled(job, record):
             noted = record.notes("tile")
             mask = np.asarray(cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)) > 0
             warnings = tuple(noted["tissue_warnings"])
@@ -160,8 +161,18 @@ def tile_slide(job: Job, record: SlideRecord) -> Tiling:
         "slide_warnings": list(info.warnings),
         "tissue_warnings": list(tissue.warnings),
     }
-    record.finish("tile", job.prints["tile"], seconds=time.monotonic() - started, notes=notes)
+    record.finish("tile", print_, seconds=time.monotonic() - started, notes=notes)
     return Tiling(info, grid, tissue, tiles)
+
+
+def is_tiled(job: Job, record: SlideRecord) -> bool:
+    """Say whether the tiles of these settings have been chosen."""
+    return record.is_current("tile", job.prints["tile"], [job.folder / "tissue.png", job.folder / "tiles.parquet"])
+
+
+def is_stitched(job: Job, record: SlideRecord) -> bool:
+    """Say whether the slide has been stitched by these settings."""
+    return record.is_current("stitch", job.prints["stitch"], [job.folder / "panoptic.ome.zarr"])
 
 
 def describe_slide(info: SlideInfo) -> dict[str, Any]:
@@ -187,46 +198,64 @@ def _tissue(job: Job, slide: Slide) -> TissueMask:
 def predict_slide(job: Job, tiling: Tiling, record: SlideRecord, progress: Progress) -> ShardPlan:
     """Look at every tile whose shard is not there yet; writes ``shards/<fingerprint>/``."""
     started = time.monotonic()
-    indices = tuple(int(index) for index in tiling.tiles["tile_index"])
-    plan = ShardPlan(indices, job.config.inference.shard_tiles)
-    folder = shard_folder(job)
-    missing = [shard for shard in range(len(plan)) if not shard_path(folder, shard).is_file()]
-    done = len(indices) - sum(len(plan.tiles(shard)) for shard in missing)
-    progress("predict", done, len(indices))
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        task = DecodeTask(
-            grid=tiling.grid,
-            taxonomy=job.taxonomy,
-            tissue=tiling.tissue,
-            rules=job.engine.bundle.decode,
-            seam_margin_px=job.config.stitcher.seam_margin_um / tiling.grid.mpp,
-        )
-        predictions = predict_tiles(
-            job.open,
-            job.engine.runtime,
-            (tiling.grid.tile(index) for shard in missing for index in plan.tiles(shard)),
-            task=task,
-            workers=job.workers,
-            batch_size=job.config.inference.batch_size,
-        )
-        with closing(predictions):
-            for shard in missing:
-                collected = []
-                for _ in plan.tiles(shard):
-                    collected.append(next(predictions))
-                    done += 1
-                    progress("predict", done, len(indices))
-                write_shard(folder, shard, collected)
-        runtime = job.engine.runtime
-        notes = {
-            "runtime": runtime.name,
-            "device": runtime.device,
-            "precision": runtime.precision,
-            "tiles": len(indices),
-        }
+    plan = shard_plan(job, tiling)
+    notes = predict_shards(job, tiling, range(len(plan)), progress)
+    if notes["computed"]:
+        notes = {name: notes[name] for name in ("runtime", "device", "precision", "tiles")}
         record.finish("predict", job.prints["predict"], seconds=time.monotonic() - started, notes=notes)
     return plan
+
+
+def shard_plan(job: Job, tiling: Tiling) -> ShardPlan:
+    """Say which of a slide's tiles are written together."""
+    indices = tuple(int(index) for index in tiling.tiles["tile_index"])
+    return ShardPlan(indices, job.config.inference.shard_tiles)
+
+
+def predict_shards(job: Job, tiling: Tiling, shards: range, progress: Progress) -> dict[str, Any]:
+    """Look at the tiles of some shards; those that are there already are kept.
+
+    Returns
+    -------
+    dict
+        ``tiles`` of these shards, how many were ``computed``, and by which ``runtime``, ``device`` and ``precision``
+        if any was.
+    """
+    plan, folder = shard_plan(job, tiling), shard_folder(job)
+    missing = [shard for shard in shards if not shard_path(folder, shard).is_file()]
+    total = sum(len(plan.tiles(shard)) for shard in shards)
+    to_do = sum(len(plan.tiles(shard)) for shard in missing)
+    progress("predict", total - to_do, total)
+    if not missing:
+        return {"tiles": total, "computed": 0}
+    folder.mkdir(parents=True, exist_ok=True)
+    task = DecodeTask(
+        grid=tiling.grid,
+        taxonomy=job.taxonomy,
+        tissue=tiling.tissue,
+        rules=job.engine.bundle.decode,
+        seam_margin_px=job.config.stitcher.seam_margin_um / tiling.grid.mpp,
+    )
+    runtime = job.engine.runtime
+    predictions = predict_tiles(
+        job.open,
+        runtime,
+        (tiling.grid.tile(index) for shard in missing for index in plan.tiles(shard)),
+        task=task,
+        workers=job.workers,
+        batch_size=job.config.inference.batch_size,
+    )
+    done = total - to_do
+    with closing(predictions):
+        for shard in missing:
+            collected = []
+            for _ in plan.tiles(shard):
+                collected.append(next(predictions))
+                done += 1
+                progress("predict", done, total)
+            write_shard(folder, shard, collected)
+    told = {"runtime": runtime.name, "device": runtime.device, "precision": runtime.precision}
+    return {"tiles": total, "computed": to_do, **told}
 
 
 def shard_folder(job: Job) -> Path:

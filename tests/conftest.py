@@ -67,11 +67,12 @@ def truth_run(tmp_path_factory: pytest.TempPathFactory, synthetic_slide) -> Path
     """A finished run of the synthetic slide, by a network that answers with the truth. Copy it before you change it."""
     import oracle
 
+    from pathopan.batch import RunSettings
     from pathopan.config import Config
     from pathopan.console import LineWatcher
     from pathopan.manifest import SlideEntry
     from pathopan.network.bundle import save_bundle
-    from pathopan.pipeline import RunSettings, run_cohort
+    from pathopan.pipeline import run_cohort
 
     folder = tmp_path_factory.mktemp("truth")
     bundle = oracle.tiny_bundle(step=512, halo=64)

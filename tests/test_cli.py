@@ -48,9 +48,13 @@ def run_folder(tmp_path_factory, bundle, synthetic_slide):
     return out
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "demo", "info", "score", "calibrate", "export", "verify", "view", "train", "evaluate"]
+COMMANDS = (
+    *("run", "demo", "info", "score", "calibrate", "export", "verify", "view", "train", "evaluate"),
+    *("plan", "tile", "predict", "stitch", "tables"),
 )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_has_an_example(pathopan, command):
     code, out, _ = pathopan(command, "--help")
     assert code == 0

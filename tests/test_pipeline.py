@@ -18,11 +18,12 @@ import tifffile
 from oracle import OracleRuntime, tiny_bundle, tiny_net
 
 import pathopan
+from pathopan.batch import RunSettings
 from pathopan.classes import BREAST
 from pathopan.config import Config, load_config
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import save_bundle
-from pathopan.pipeline import RunSettings, run_cohort
+from pathopan.pipeline import run_cohort
 from pathopan.verify import verify_run
 
 

@@ -13,6 +13,7 @@ import shapely
 from oracle import OracleRuntime
 
 from pathopan import open_result
+from pathopan.batch import RunSettings
 from pathopan.classes import BREAST
 from pathopan.config import Config, load_config
 from pathopan.console import LineWatcher
@@ -20,7 +21,7 @@ from pathopan.edits import Edit, edit_map, read_edit
 from pathopan.errors import ConfigError, ResultError
 from pathopan.manifest import SlideEntry
 from pathopan.objects import Annotation
-from pathopan.pipeline import RunSettings, run_cohort
+from pathopan.pipeline import run_cohort
 from pathopan.rescore import Given, rescore_run
 from pathopan.scores import fit_calibration
 from pathopan.verify import verify_run

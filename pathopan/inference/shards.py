@@ -38,6 +38,17 @@ class ShardPlan:
         """List the tiles of a shard."""
         return self.tile_indices[shard * self.shard_tiles : (shard + 1) * self.shard_tiles]
 
+    def part(self, number: int, total: int) -> range:
+        """List the shards of one of several jobs, which share them evenly: ``number`` counts from 1.
+
+        Examples
+        --------
+        >>> plan = ShardPlan(tuple(range(10)), 2)
+        >>> [list(plan.part(number, 3)) for number in (1, 2, 3)]
+        [[0], [1, 2], [3, 4]]
+        """
+        return range(len(self) * (number - 1) // total, len(self) * number // total)
+
 
 def shard_path(folder: Path, shard: int) -> Path:
     """Name a shard's parquet file."""

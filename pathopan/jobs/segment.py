@@ -1,0 +1,149 @@
+"""The jobs that need the slide and the network: plan, tile, predict, stitch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pathopan.batch import RunSettings
+from pathopan.errors import ConfigError, IncompatibleBundle, ResultError
+from pathopan.jobs.plan import Plan, write_slides
+from pathopan.jobs.state import JobState, Stage, run_stage
+from pathopan.manifest import SlideEntry
+from pathopan.network.bundle import list_bundles
+from pathopan.pipeline import write_run_files
+from pathopan.record import SlideRecord
+from pathopan.stages import Engine, Job, Progress, is_stitched, is_tiled, predict_shards, shard_plan, stitch_slide
+from pathopan.stages import tile_slide as tile
+
+
+class Part(NamedTuple):
+    """One of several jobs that share a slide's tiles."""
+
+    number: int  # from 1
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Read ``i/n``.
+
+        Raises
+        ------
+        ConfigError
+            If it is not of that form, or i does not lie in 1..n.
+
+        Examples
+        --------
+        >>> Part.parse("2/3")
+        Part(number=2, total=3)
+        """
+        number, slash, total = text.partition("/")
+        if slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total):
+            return cls(int(number), int(total))
+        msg = f"--shard {text!r} must read i/n with i from 1 to n, such as 1/2 for the first of two jobs"
+        raise ConfigError(msg)
+
+
+def plan_run(entries: list[SlideEntry], settings: RunSettings) -> None:
+    """Write down what a run shall do: ``run.json``, ``config.yaml`` and ``slides.csv``.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be used.
+    """
+    shipped = str(settings.bundle) in list_bundles()
+    bundle = settings.bundle if shipped else Path(settings.bundle).absolute()
+    tissue = settings.tissue.absolute() if settings.tissue else None
+    placed = replace(settings, bundle=bundle, tissue=tissue)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    write_slides(settings.out, entries)
+    write_run_files(placed, Engine(bundle, settings.config, device=settings.device))
+
+
+def tile_job(plan: Plan, slide_id: str) -> JobState:
+    """Find a slide's tissue and choose its tiles."""
+
+    def work(record: SlideRecord) -> dict[str, Any]:
+        return {"tiles": len(tile(_job(plan, slide_id), record).tiles)}
+
+    return run_stage(plan, slide_id, Stage("tile"), work)
+
+
+def predict_job(plan: Plan, slide_id: str, part: Part, progress: Progress, *, workers: int | None = None) -> JobState:
+    """Look at one part of a slide's tiles; parts may run at once, on different machines, and each goes on if repeated.
+
+    Parameters
+    ----------
+    plan : Plan
+        The run.
+    slide_id : str
+        One of its slides.
+    part : Part
+        Which part of its tiles.
+    progress : callable
+        Told (stage, done, total).
+    workers : int, optional
+        Threads; without it, those of the plan.
+    """
+    name = f"predict.{part.number}-of-{part.total}"
+    work = partial(_predict, _job(plan, slide_id, workers), part, progress)
+    return run_stage(plan, slide_id, Stage("predict", after="tile", job=name, records=False), work)
+
+
+def _predict(job: Job, part: Part, progress: Progress, record: SlideRecord) -> dict[str, Any]:
+    noted = {"fingerprint": job.prints["predict"]}
+    if is_stitched(job, record):
+        return noted | {"computed": 0}
+    tiling = _tiling(job, record)
+    return noted | predict_shards(job, tiling, shard_plan(job, tiling).part(*part), progress)
+
+
+def stitch_job(plan: Plan, slide_id: str) -> JobState:
+    """Merge what all parts saw.
+
+    Fails if a part is missing: ``pathopan predict`` has to be run for it first.
+    """
+    job = _job(plan, slide_id)
+
+    def work(record: SlideRecord) -> dict[str, Any]:
+        if not is_stitched(job, record):
+            tiling = _tiling(job, record)
+            _note_predictions(job, record, plan.states(slide_id, "predict.*"))
+            stitch_slide(job, tiling, shard_plan(job, tiling), record)
+        return {"nuclei": record.notes("stitch")["nuclei"]}
+
+    return run_stage(plan, slide_id, Stage("stitch", after="predict.*"), work)
+
+
+def _job(plan: Plan, slide_id: str, workers: int | None = None) -> Job:
+    run = plan.run
+    engine = Engine(run["bundle"]["path"], plan.config, device=run["device"])
+    if engine.bundle.sha256 != run["bundle"]["sha256"]:
+        msg = f"bundle {run['bundle']['path']} has changed since {plan.out} was planned; plan it again"
+        raise IncompatibleBundle(msg)
+    tissue = Path(run["tissue"]) if run.get("tissue") else None
+    threads = run["workers"] if workers is None else workers
+    return Job(plan.entry(slide_id), plan.config, engine, plan.folder(slide_id), workers=threads, tissue=tissue)
+
+
+def _tiling(job: Job, record: SlideRecord) -> Any:
+    """Read the tiles that the first stage chose; jobs that run at once must not choose them anew."""
+    if not is_tiled(job, record):
+        slide_id = job.entry.slide_id
+        msg = f"{slide_id}: slide or settings changed since its tiles were chosen; `pathopan tile` comes first"
+        raise ResultError(msg)
+    return tile(job, record)
+
+
+def _note_predictions(job: Job, record: SlideRecord, states: list[dict[str, Any]]) -> None:
+    """Enter into the record what the parts told, as a run in one piece does."""
+    print_ = job.prints["predict"]
+    ran = [state for state in states if state.get("fingerprint") == print_ and "runtime" in state]
+    if not ran:
+        return
+    shared = {name: ", ".join(sorted({state[name] for state in ran})) for name in ("runtime", "device", "precision")}
+    tiles = sum(state["tiles"] for state in ran)
+    record.finish("predict", print_, seconds=sum(s["seconds"] for s in ran), notes={**shared, "tiles": tiles})

@@ -1,0 +1,57 @@
+"""The jobs that need neither slide nor network: score, export, and the tables of the cohort."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pathopan.batch import Failure
+from pathopan.cohort import write_cohort_tables
+from pathopan.errors import ResultError
+from pathopan.jobs.plan import Plan
+from pathopan.jobs.state import JobState, Stage, find_unfinished, run_stage
+from pathopan.outputs import Place, export_to_files, find_place
+from pathopan.record import SlideRecord
+from pathopan.scoring import score_to_files
+
+
+def score_job(plan: Plan, slide_id: str) -> JobState:
+    """Find a stitched slide's objects and score them."""
+
+    def work(record: SlideRecord) -> dict[str, Any]:
+        score_to_files(_place(plan, slide_id, record), record)
+        return {}
+
+    return run_stage(plan, slide_id, Stage("score", after="stitch"), work)
+
+
+def export_job(plan: Plan, slide_id: str) -> JobState:
+    """Write a scored slide's files for QuPath, and its page."""
+
+    def work(record: SlideRecord) -> dict[str, Any]:
+        export_to_files(_place(plan, slide_id, record), record, run=plan.run)
+        return {}
+
+    return run_stage(plan, slide_id, Stage("export", after="score"), work)
+
+
+def tables_job(plan: Plan) -> list[Failure]:
+    """Write the cohort's tables and page from what is there; gives the slides that are not finished."""
+    unfinished = find_unfinished(plan)
+    write_cohort_tables(plan.out, taxonomy=plan.taxonomy, unfinished=[asdict(failure) for failure in unfinished])
+    return unfinished
+
+
+def _place(plan: Plan, slide_id: str, record: SlideRecord) -> Place:
+    stitched = record.notes("stitch").get("fingerprint")
+    if stitched is None:
+        msg = f"{slide_id}: record.json does not know how the slide was stitched; `pathopan stitch` comes first"
+        raise ResultError(msg)
+    return find_place(
+        slide_id,
+        plan.folder(slide_id),
+        record,
+        taxonomy=plan.taxonomy,
+        config=plan.config,
+        stitch_print=stitched,
+    )
