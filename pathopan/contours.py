@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
 from rasterio import features
-from scipy import ndimage
 
 LabelMap = npt.NDArray[np.integer]
+FloatArray = npt.NDArray[np.float64]
+
+_FEWEST = 5  # coordinates of a closed line that bounds an area whatever its shape: four corners
 
 
 def nucleus_polygons(
@@ -32,52 +35,179 @@ def nucleus_polygons(
     ids : (N,) int
         Labels that exist, ascending.
     polygons : (N,) shapely.Polygon
-        Valid, non-empty outlines. A pixel's outline is half a pixel outside its centre.
+        Valid, non-empty outlines. Their area is the number of pixels that the piece has and encloses.
+
+    Notes
+    -----
+    An outline leads through the middles of the pixel borders around a piece (pixels joined by their sides), so that it
+    never touches itself; then it is thinned (Douglas & Peucker 1973) and stretched about its centroid to its area.
 
     Examples
     --------
     >>> ids, polygons = nucleus_polygons(np.array([[0, 0, 0, 0], [0, 5, 5, 0], [0, 5, 5, 0]]))
-    >>> ids.tolist(), polygons[0].area
+    >>> ids.tolist(), round(polygons[0].area, 9)
     ([5], 4.0)
     """
-    ids, rings = [], []
-    for label, box in enumerate(ndimage.find_objects(labels.astype(np.int32, copy=False)), start=1):
-        if box is None:
-            continue
-        mask = (labels[box] == label).astype(np.uint8)
-        found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        ring = max(found, key=_pixels_within)[:, 0, :] + np.array([box[1].start, box[0].start])
-        ids.append(label)
-        rings.append(ring.astype(np.float64) + 0.5)
-    if not rings:
+    rings = _largest_rings(*_traced(labels))
+    if not len(rings.ids):
         return np.empty(0, np.int64), np.empty(0, object)
-    return np.array(ids), _outlines_from_centres(rings, tolerance)
+    thin = _thinned(rings, tolerance)
+    polygons = _polygons(*thin, rings.areas)
+    bad = np.flatnonzero(~shapely.is_valid(polygons) | (shapely.area(polygons) <= 0))
+    if len(bad):
+        polygons[bad] = _polygons(rings.points, rings.counts, rings.areas)[bad]
+    return rings.ids, polygons
 
 
-def _pixels_within(ring: npt.NDArray[np.integer]) -> float:
-    """Count the pixels that a ring through pixel centres runs along or encloses, less one (Pick's theorem)."""
-    return cv2.contourArea(ring) + len(ring) / 2
+class _Rings(NamedTuple):
+    """Closed rings, one after the other."""
+
+    points: FloatArray  # (P, 2) xy; the first of a ring is not repeated at its end
+    counts: npt.NDArray[np.int64]  # points of each ring
+    ids: npt.NDArray[np.int64]  # label that each ring goes around
+    areas: FloatArray  # number of pixels within
 
 
-def _outlines_from_centres(rings: Sequence[npt.NDArray[np.float64]], tolerance: float) -> npt.NDArray[np.object_]:
-    """Widen rings through pixel centres by half a pixel, so that they run along pixel borders, and thin them."""
-    closed = [ring if len(ring) == 1 else np.concatenate([ring, ring[:1]]) for ring in rings]
-    lines = np.array(
-        [shapely.Point(ring[0]) if len(ring) == 1 else shapely.LineString(ring) for ring in closed], dtype=object
+def _traced(labels: LabelMap) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Walk around every piece of every label at once, the piece on the right hand.
+
+    Returns
+    -------
+    points : (P, 2) float
+        xy of the middles of pixel borders, ring after ring.
+    counts, ids : (R,) int
+        Points of each ring, and its label. Rings around holes run the other way round.
+    """
+    wide = np.pad(labels.astype(np.int32, copy=False), 1)
+    edges = _Edges.around(wide)
+    n = len(edges.pixel)
+    order = np.empty(n, np.int64)
+    counts, ids, done, visited = [], [], 0, np.zeros(n, bool)
+    left = np.arange(n)
+    while len(left):
+        _, first = np.unique(edges.label[left], return_index=True)
+        rank, ring, lengths = _walk(edges.following, left[first], n)
+        walked = np.flatnonzero(ring >= 0)
+        order[done + (np.cumsum(lengths) - lengths)[ring[walked]] + rank[walked]] = walked
+        counts.append(lengths)
+        ids.append(edges.label[left[first]])
+        done += len(walked)
+        visited[walked] = True
+        left = left[~visited[left]]
+    flat = [np.concatenate([np.empty(0, np.int64), *part]) for part in (counts, ids)]
+    return edges.middles(order[:done], wide.shape[1]), flat[0], flat[1].astype(np.int64)
+
+
+def _walk(
+    following: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], n: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Follow rings from their starts, all in step; give each edge's rank, its ring (-1: not met), and ring lengths."""
+    rank, ring = np.zeros(n, np.int64), np.full(n, -1, np.int64)
+    lengths, now, which, step = np.zeros(len(starts), np.int64), starts, np.arange(len(starts)), 0
+    while len(now):
+        rank[now], ring[now] = step, which
+        now, step = following[now], step + 1
+        back = now == starts[which]
+        if back.any():
+            lengths[which[back]] = step
+            now, which = now[~back], which[~back]
+    return rank, ring, lengths
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """Borders between a labelled pixel and one of another label, directed with the pixel on the right."""
+
+    pixel: npt.NDArray[np.int64]  # flat index in the padded map
+    side: npt.NDArray[np.int64]  # 0 top, heading east; 1 right, south; 2 bottom, west; 3 left, north
+    label: npt.NDArray[np.int32]
+    following: npt.NDArray[np.int64]  # index of the next edge of the ring
+
+    @classmethod
+    def around(cls, wide: npt.NDArray[np.int32]) -> _Edges:
+        """Find the edges of a map with a border of zeros, and link them."""
+        flat, width = wide.ravel(), wide.shape[1]
+        ahead = np.array([1, width, -1, -width])  # per side; what lies outward of a side is ahead of the side before
+        pixels = np.flatnonzero(flat)
+        label = flat[pixels]
+        present = np.stack([flat[pixels + ahead[side - 1]] != label for side in range(4)])
+        rim = np.flatnonzero(present.any(axis=0))
+        pixels, label, present = pixels[rim], label[rim], present[:, rim]
+        number = np.cumsum(present.ravel()).reshape(present.shape) - 1
+        place = np.empty(len(flat), np.int32)  # read at rim pixels only
+        place[pixels] = np.arange(len(pixels))
+        side, row = np.nonzero(present)
+        pixel, own = pixels[row], label[row]
+        front = pixel + ahead[side]
+        front_left = front + ahead[side - 1]
+        blocked, straight = flat[front] != own, flat[front_left] != own
+        after = np.where(blocked, pixel, np.where(straight, front, front_left))
+        turn = np.where(blocked, 1, np.where(straight, 0, -1))
+        return cls(pixel, side, own, number[(side + turn) % 4, place[after]])
+
+    def middles(self, order: npt.NDArray[np.int64], width: int) -> FloatArray:
+        """Give xy of the edges' middles in the frame of the map without its border."""
+        row, column = np.divmod(self.pixel[order], width)
+        side = self.side[order]
+        x = column - 1 + np.array([0.5, 1.0, 0.5, 0.0])[side]
+        y = row - 1 + np.array([0.0, 0.5, 1.0, 0.5])[side]
+        return np.column_stack([x, y])
+
+
+def _largest_rings(points: FloatArray, counts: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]) -> _Rings:
+    """Keep, for each label, the ring that encloses most; cut corners make it half a pixel smaller than its pixels."""
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    area, _ = _moments(points, counts)
+    order = np.lexsort((starts, -area, ids))
+    best = order[np.unique(ids[order], return_index=True)[1]]
+    where = np.repeat(starts[best] - (np.cumsum(counts[best]) - counts[best]), counts[best])
+    return _Rings(points[where + np.arange(len(where))], counts[best], ids[best], area[best] + 0.5)
+
+
+def _moments(points: FloatArray, counts: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Signed area and centroid of rings by the shoelace formula, about each ring's first point."""
+    starts = np.cumsum(counts) - counts
+    owner = np.repeat(np.arange(len(counts)), counts)
+    here = points - points[starts][owner]
+    following = np.arange(1, len(points) + 1)
+    following[starts + counts - 1] = starts
+    there = here[following]
+    cross = here[:, 0] * there[:, 1] - there[:, 0] * here[:, 1]
+    total = np.bincount(owner, cross, len(counts))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sums = [np.bincount(owner, cross * (here[:, i] + there[:, i]), len(counts)) / (3 * total) for i in (0, 1)]
+    return total / 2, np.column_stack(sums) + points[starts]
+
+
+def _thinned(rings: _Rings, tolerance: float) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    """Drop vertices that hardly deviate; a ring of which too little is left stays as it was."""
+    if tolerance <= 0:
+        return rings.points, rings.counts
+    starts = np.cumsum(rings.counts) - rings.counts
+    owner = np.repeat(np.arange(len(rings.counts)), rings.counts + 1)
+    closed = np.insert(np.arange(len(rings.points)), starts + rings.counts, starts)
+    lines = shapely.simplify(
+        shapely.linestrings(rings.points[closed], indices=owner), tolerance, preserve_topology=False
     )
-    wide = shapely.buffer(lines, 0.5, join_style="mitre", cap_style="square", mitre_limit=2.0)
-    fine = [i for i, ring in enumerate(rings) if len(ring) > 1 and cv2.contourArea(ring.astype(np.float32)) == 0]
-    wide[fine] = shapely.buffer(lines[fine], 0.5)  # a line that turns back on itself has no mitred corner
-    solid = np.array([_largest(shape) for shape in wide], dtype=object)
-    thin = shapely.simplify(solid, tolerance, preserve_topology=True)
-    return np.where(shapely.is_valid(thin) & (shapely.area(thin) > 0), thin, solid)
+    few = np.flatnonzero(shapely.get_num_coordinates(lines) < _FEWEST)
+    for ring in few:
+        lines[ring] = shapely.linestrings(rings.points[closed[owner == ring]])
+    points, owner = shapely.get_coordinates(lines, return_index=True)
+    last = np.append(owner[1:] != owner[:-1], True)
+    return points[~last], np.bincount(owner[~last], minlength=len(rings.counts))
 
 
-def _largest(shape: shapely.Geometry) -> shapely.Polygon:
-    """Keep a shape's largest polygon, without holes, and valid."""
-    filled = [shapely.Polygon(part.exterior) for part in shapely.get_parts(shape)]
-    sound = shapely.get_parts(shapely.make_valid(filled, method="structure"))
-    return max(shapely.get_parts(sound), key=lambda part: part.area)
+def _polygons(points: FloatArray, counts: npt.NDArray[np.int64], areas: FloatArray) -> npt.NDArray[np.object_]:
+    """Build polygons of rings, each stretched about its centroid to an area."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    area, centroid = _moments(points, counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.sqrt(areas / area)
+    factor, centroid = (np.where(np.isfinite(v), v, d) for v, d in ((factor, 1.0), (centroid, 0.0)))
+    return shapely.polygons(
+        shapely.linearrings((points - centroid[owner]) * factor[owner, None] + centroid[owner], indices=owner)
+    )
 
 
 def region_polygons(labels: LabelMap) -> dict[int, shapely.Polygon | shapely.MultiPolygon]:

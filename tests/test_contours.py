@@ -3,6 +3,7 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 from strategies import instance_maps, label_maps
 
 from pathopan.contours import nucleus_polygons, paint, region_polygons
@@ -10,10 +11,11 @@ from pathopan.contours import nucleus_polygons, paint, region_polygons
 SQUARE = np.array([[0, 0, 0, 0], [0, 7, 7, 0], [0, 7, 7, 0], [0, 0, 0, 3]])
 
 
-def test_outlines_run_along_pixel_borders():
+def test_outlines_cross_the_middles_of_pixel_borders_and_have_the_area_of_the_pixels():
     ids, polygons = nucleus_polygons(SQUARE)
     assert ids.tolist() == [3, 7]
-    assert [p.bounds for p in polygons] == [(3, 3, 4, 4), (1, 1, 3, 3)]
+    assert [p.area for p in polygons] == pytest.approx([1, 4])
+    assert [p.centroid.coords[0] for p in polygons] == [pytest.approx((3.5, 3.5)), pytest.approx((2, 2))]
 
 
 def test_no_objects_give_no_outlines():
@@ -27,7 +29,8 @@ def test_a_nucleus_keeps_its_largest_piece_and_no_hole():
     labels[3, 3] = 0
     labels[8, 8] = 1
     _, (outline,) = nucleus_polygons(labels, tolerance=0)
-    assert outline.bounds == (1, 1, 6, 6)
+    assert outline.bounds == pytest.approx((1, 1, 6, 6), abs=0.03)
+    assert outline.area == pytest.approx(25)
     assert not outline.interiors
 
 
@@ -37,7 +40,14 @@ def test_the_largest_piece_is_the_one_with_most_pixels():
     labels[1, 1:19] = 1
     labels[4:10, 4:10] = 1
     _, (outline,) = nucleus_polygons(labels, tolerance=0)
-    assert outline.bounds == (4, 4, 10, 10)
+    assert outline.bounds == pytest.approx((4, 4, 10, 10), abs=0.03)
+
+
+def test_pieces_that_touch_at_a_corner_are_two_and_an_outline_never_touches_itself():
+    labels = np.array([[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1], [0, 0, 1, 1]])
+    _, (outline,) = nucleus_polygons(labels, tolerance=0)
+    assert outline.is_valid
+    assert outline.area == pytest.approx(7)
 
 
 def test_fine_lines_and_single_pixels_have_their_area():
@@ -46,7 +56,7 @@ def test_fine_lines_and_single_pixels_have_their_area():
     labels[3:8, 2] = 2
     labels[5, 10] = 3
     _, polygons = nucleus_polygons(labels, tolerance=0)
-    assert [p.area for p in polygons] == pytest.approx([8, 5, 1], abs=0.25)
+    assert [p.area for p in polygons] == pytest.approx([8, 5, 1])
 
 
 @given(st.floats(5, 18), st.floats(0, 1), st.floats(0, 1))
@@ -54,7 +64,7 @@ def test_round_nuclei_keep_their_area_and_place(radius, x, y):
     rows, columns = np.mgrid[:40, :40] + 0.5
     disc = np.hypot(columns - 20 - x, rows - 20 - y) < radius
     _, (outline,) = nucleus_polygons(disc.astype(int))
-    assert 0.98 * disc.sum() <= outline.area <= 1.04 * disc.sum()
+    assert outline.area == pytest.approx(disc.sum())
     assert np.hypot(outline.centroid.x - columns[disc].mean(), outline.centroid.y - rows[disc].mean()) < 0.15
 
 
@@ -63,6 +73,15 @@ def test_nucleus_outlines_are_valid_polygons_for_any_shape(labels):
     ids, polygons = nucleus_polygons(labels)
     assert set(ids) == set(np.unique(labels)) - {0}
     assert all(p.geom_type == "Polygon" and p.is_valid and p.area > 0 for p in polygons)
+
+
+@given(label_maps())
+def test_an_outline_has_the_area_of_its_largest_piece_with_its_holes_filled(labels):
+    ids, polygons = nucleus_polygons(labels, tolerance=0)
+    for label, polygon in zip(ids, polygons, strict=True):
+        pieces, count = ndimage.label(labels == label)
+        filled = [ndimage.binary_fill_holes(pieces == piece, np.ones((3, 3))).sum() for piece in range(1, count + 1)]
+        assert polygon.area == pytest.approx(max(filled))
 
 
 @given(instance_maps())

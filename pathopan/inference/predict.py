@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -15,17 +16,20 @@ import shapely
 
 from pathopan.classes import UNANALYSED, Taxonomy
 from pathopan.contours import nucleus_polygons
-from pathopan.geometry import Grid, Tile
+from pathopan.geometry import Grid, Tile, Window
 from pathopan.inference.ordered import ordered_map
 from pathopan.inference.runtime import Runtime, TileMaps
-from pathopan.network.targets import DecodeRules, decode
+from pathopan.network.targets import Decoded, DecodeRules, decode_pixels
 from pathopan.slide.base import Slide
 from pathopan.slide.stain import hematoxylin_density
-from pathopan.tiler.glass import find_glass
+from pathopan.tiler.glass import GLASS_REACH_UM, find_glass
 from pathopan.tiler.tissue import TissueMask
 
 Rgb = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.floating]
+
+DECODE_MARGIN_UM = 32.0
+"""Nuclei are decoded this far beyond the write window: no nucleus whose centroid it owns reaches farther."""
 
 
 @dataclass(frozen=True)
@@ -130,71 +134,95 @@ def decode_tile(tile: Tile, image: Rgb, maps: TileMaps, *, task: DecodeTask) -> 
     """Turn the network's maps of a read window into regions of the write window and nuclei as polygons.
 
     Bare glass is background whatever the network says: tissue masks have a rim, and no denominator shall count it.
+    Only the write window and what nuclei at its border need around it are looked at: the rest of the halo was context
+    for the network.
     """
-    inner = tile.write.relative_to(tile.read)
-    ids = np.array([kind.id for kind in task.taxonomy.regions], dtype=np.uint8)
-    x_um, y_um = (
-        (np.arange(start, start + tile.write.width) + 0.5) * task.grid.mpp for start in (tile.write.x, tile.write.y)
-    )
-    inside = _is_tissue(task.tissue, x_um[None, :], y_um[:, None])
-    region = ids[maps.region[inner.slices]]
-    glass = find_glass(image, mpp=task.grid.mpp, glass_level=task.tissue.glass_level)
-    for background in task.taxonomy.region_ids("background")[:1]:
-        region[glass[inner.slices]] = background
-    region = np.where(inside, region, np.uint8(UNANALYSED))
-    instances, prob = decode(maps.shape[0], maps.shape[1], maps.shape[2:], rules=task.rules)
-    return TilePrediction(tile, region, _nuclei(tile, image, instances, prob, maps.nucleus, task=task))
+    seen = tile.write.grow(round(DECODE_MARGIN_UM / task.grid.mpp)).intersect(tile.read)
+    return TilePrediction(tile, _regions(tile, image, maps, task), _nuclei(tile, seen, image, maps, task))
 
 
-def _nuclei(
-    tile: Tile,
-    image: Rgb,
-    instances: npt.NDArray[np.int32],
-    prob: npt.NDArray[np.float32],
-    class_maps: npt.NDArray[np.float32],
-    *,
-    task: DecodeTask,
-) -> gpd.GeoDataFrame:
-    """Keep the nuclei that this tile may own, outline them, and average over their pixels."""
-    kept = _owned(tile, instances, task)
-    ids, polygons = nucleus_polygons(np.where(kept[instances], instances, 0))
-    rows, columns = np.nonzero(kept[instances])
-    owner = instances[rows, columns]
-    pixels = np.bincount(owner, minlength=len(kept))[ids]
+def _regions(tile: Tile, image: Rgb, maps: TileMaps, task: DecodeTask) -> npt.NDArray[np.uint8]:
+    """Give the region ids of the write window; 0 outside tissue."""
+    mpp, kinds = task.grid.mpp, task.taxonomy
+    ids = np.zeros(256, np.uint8)
+    ids[: len(kinds.regions)] = [kind.id for kind in kinds.regions]
+    region = ids[maps.region[tile.write.relative_to(tile.read).slices]]
+    around = tile.write.grow(math.ceil(GLASS_REACH_UM / mpp)).intersect(tile.read)
+    glass = find_glass(image[around.relative_to(tile.read).slices], mpp=mpp, glass_level=task.tissue.glass_level)
+    for background in kinds.region_ids("background")[:1]:
+        region[glass[tile.write.relative_to(around).slices]] = background
+    x_um, y_um = ((np.arange(s, s + task.grid.step) + 0.5) * mpp for s in (tile.write.x, tile.write.y))
+    region[~_tissue_lattice(task.tissue, x_um, y_um)] = UNANALYSED
+    return region
+
+
+def _nuclei(tile: Tile, seen: Window, image: Rgb, maps: TileMaps, task: DecodeTask) -> gpd.GeoDataFrame:
+    """Decode a part of the read window, keep the nuclei that this tile may own, outline and measure them."""
+    inner = seen.relative_to(tile.read)
+    centre, foreground, *offset = (np.ascontiguousarray(plane[inner.slices]) for plane in maps.shape)
+    found = decode_pixels(centre, foreground, np.stack(offset), rules=task.rules)
+    row, column = np.divmod(found.pixels, inner.width)
+    kept = _owned(seen, row, column, found.owner, tile=tile, task=task)
+    ids = np.flatnonzero(kept)
+    number = np.cumsum(kept) - 1
+    mine = np.flatnonzero(kept[found.owner])
+    owner, pixels = number[found.owner[mine]], found.pixels[mine]
+    labels = Decoded(pixels, (owner + 1).astype(np.int32), found.prob).labels((inner.height, inner.width))
+    _, polygons = nucleus_polygons(labels)
+    at = (row[mine] + inner.y) * tile.read.width + column[mine] + inner.x
+    area = np.bincount(owner, minlength=len(ids))
 
     def mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return np.bincount(owner, weights=values, minlength=len(kept))[ids] / pixels
+        return np.bincount(owner, weights=values, minlength=len(ids)) / area
 
-    probs = np.stack([mean(plane[rows, columns]) for plane in class_maps], axis=1).reshape(len(ids), len(class_maps))
-    class_ids = np.array([kind.id for kind in task.taxonomy.nuclei], dtype=np.int64)
-    columns_of = {f"prob_{kind.name}": probs[:, i] for i, kind in enumerate(task.taxonomy.nuclei)}
+    kinds = task.taxonomy.nuclei
+    probs = np.stack([mean(plane.ravel()[at]) for plane in maps.nucleus], axis=1).reshape(len(ids), len(kinds))
+    class_ids = np.array([kind.id for kind in kinds], dtype=np.int64)
     return gpd.GeoDataFrame(
         {
             "class_id": class_ids[probs.argmax(axis=1)] if len(ids) else class_ids[:0],
-            "prob": prob[ids].astype(np.float64),
+            "prob": found.prob[ids].astype(np.float64),
             "tile_index": np.full(len(ids), tile.index, dtype=np.int64),
-            "hematoxylin_mean": mean(hematoxylin_density(image[rows, columns])),
-            **columns_of,
+            "hematoxylin_mean": mean(hematoxylin_density(image.reshape(-1, 3)[at])),
+            **{f"prob_{kind.name}": probs[:, i] for i, kind in enumerate(kinds)},
         },
-        geometry=shapely.transform(polygons, lambda xy: xy + np.array([tile.read.x, tile.read.y])),
+        geometry=shapely.transform(polygons, lambda xy: xy + np.array([seen.x, seen.y])),
         crs=None,
     )
 
 
-def _owned(tile: Tile, instances: npt.NDArray[np.int32], task: DecodeTask) -> npt.NDArray[np.bool_]:
+def _owned(
+    seen: Window,
+    row: npt.NDArray[np.int64],
+    column: npt.NDArray[np.int64],
+    owner: npt.NDArray[np.int32],
+    *,
+    tile: Tile,
+    task: DecodeTask,
+) -> npt.NDArray[np.bool_]:
     """Say for each instance id whether its centroid lies in the grown write window, the slide and the tissue."""
-    count = int(instances.max(initial=0)) + 1
-    rows, columns = np.nonzero(instances)
-    owner = instances[rows, columns]
+    count = int(owner.max(initial=0)) + 1
     area = np.maximum(np.bincount(owner, minlength=count), 1)
-    x = np.bincount(owner, weights=columns, minlength=count) / area + 0.5 + tile.read.x
-    y = np.bincount(owner, weights=rows, minlength=count) / area + 0.5 + tile.read.y
+    x = np.bincount(owner, weights=column, minlength=count) / area + 0.5 + seen.x
+    y = np.bincount(owner, weights=row, minlength=count) / area + 0.5 + seen.y
     write, plane, margin = tile.write, task.grid.plane, task.seam_margin_px
     kept = (x >= write.x - margin) & (x < write.x1 + margin) & (y >= write.y - margin) & (y < write.y1 + margin)
     kept &= (x >= 0) & (x < plane.x1) & (y >= 0) & (y < plane.y1)
     kept &= _is_tissue(task.tissue, x * task.grid.mpp, y * task.grid.mpp)
     kept[0] = False
     return kept
+
+
+def _tissue_lattice(tissue: TissueMask, x_um: FloatArray, y_um: FloatArray) -> npt.NDArray[np.bool_]:
+    """Look up all pairs of coordinates in the tissue mask; outside of it there is none."""
+    columns, rows = (np.floor(axis / tissue.mpp).astype(np.int64) for axis in (x_um, y_um))
+    height, width = tissue.mask.shape
+    found = np.zeros((len(rows), len(columns)), bool)
+    down, along = (np.flatnonzero((i >= 0) & (i < n)) for i, n in ((rows, height), (columns, width)))
+    if len(down) and len(along):
+        inside = slice(down[0], down[-1] + 1), slice(along[0], along[-1] + 1)
+        found[inside] = tissue.mask[np.ix_(rows[down], columns[along])]
+    return found
 
 
 def _is_tissue(tissue: TissueMask, x_um: FloatArray, y_um: FloatArray) -> npt.NDArray[np.bool_]:

@@ -8,12 +8,16 @@ number of nuclei.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 FloatMap = npt.NDArray[np.float32]
 LabelMap = npt.NDArray[np.int32]
@@ -109,6 +113,20 @@ class DecodeRules:
     min_area_px: int = 16  # smaller objects are dropped (4 um2 at 0.5 um/px)
 
 
+class Decoded(NamedTuple):
+    """Nuclei as lists of pixels: what is not nucleus, most of a tile, costs nothing."""
+
+    pixels: npt.NDArray[np.int64]  # (P,) flat indices into the map, ascending
+    owner: LabelMap  # (P,) 1-based nucleus that each of these pixels belongs to
+    prob: FloatMap  # (N + 1,) height of each nucleus's peak; entry 0 is 0
+
+    def labels(self, shape: tuple[int, int]) -> LabelMap:
+        """Give the (Y, X) instance map; 0 is background."""
+        found = np.zeros(shape[0] * shape[1], np.int32)
+        found[self.pixels] = self.owner
+        return found.reshape(shape)
+
+
 def decode(
     centre: FloatMap, foreground: FloatMap, offset: FloatMap, *, rules: DecodeRules | None = None
 ) -> tuple[LabelMap, FloatMap]:
@@ -130,18 +148,66 @@ def decode(
     prob : (N + 1,) float32
         Height of each instance's peak; entry 0 is 0.
     """
+    found = decode_pixels(centre, foreground, offset, rules=rules)
+    return found.labels((centre.shape[0], centre.shape[1])), found.prob
+
+
+def decode_pixels(
+    centre: FloatMap, foreground: FloatMap, offset: FloatMap, *, rules: DecodeRules | None = None
+) -> Decoded:
+    """Turn shape maps into instances, given as lists of pixels; otherwise like :func:`decode`."""
     rules = rules or DecodeRules()
     peaks_xy, heights = find_peaks(centre, min_height=rules.min_centre, radius_px=rules.peak_radius_px)
-    if len(peaks_xy) == 0:
-        return np.zeros(centre.shape, np.int32), np.zeros(1, np.float32)
-    distance, nearest = _nearest_centre(peaks_xy + 0.5, (centre.shape[0], centre.shape[1]))
-    rows, columns = np.nonzero(foreground > rules.min_foreground)
-    step = offset[:, rows, columns] * np.float32(OFFSET_PX)
-    x = np.clip(np.floor(columns + 0.5 + step[0]), 0, centre.shape[1] - 1).astype(np.int64)
-    y = np.clip(np.floor(rows + 0.5 + step[1]), 0, centre.shape[0] - 1).astype(np.int64)
-    owner = np.zeros(centre.shape, dtype=np.int32)
-    owner[rows, columns] = np.where(distance[y, x] <= rules.max_reach_px, nearest[y, x], 0)
-    return _keep_solid(owner, peaks_xy, heights, rules.min_area_px)
+    rows, columns = centre.shape
+    near, margin = _reach(peaks_xy, (rows, columns), rules.max_reach_px)
+    pixels = np.flatnonzero(foreground > rules.min_foreground) if len(peaks_xy) else np.empty(0, np.int64)
+    row, column = np.divmod(pixels.astype(np.int32), np.int32(columns))
+    step_x, step_y = (plane.ravel()[pixels] * np.float32(OFFSET_PX) + np.float32(0.5) for plane in offset)
+    x = np.clip(np.floor(column + step_x), 0, columns - 1).astype(np.int32)
+    y = np.clip(np.floor(row + step_y), 0, rows - 1).astype(np.int32)
+    owner = near[(y + margin) * np.int32(columns + 2 * margin) + (x + margin)]
+    areas = np.bincount(owner, minlength=len(peaks_xy) + 1)
+    keep = np.flatnonzero(areas[1:] >= rules.min_area_px) + 1
+    lookup = np.zeros(len(peaks_xy) + 1, np.int32)
+    lookup[keep] = np.arange(1, len(keep) + 1)
+    owner = lookup[owner]
+    owned = np.flatnonzero(owner)
+    prob = np.concatenate([np.zeros(1, np.float32), heights[keep - 1].astype(np.float32)])
+    return Decoded(pixels[owned], owner[owned], prob)
+
+
+def _reach(peaks_xy: npt.NDArray[np.float64], shape: tuple[int, int], reach_px: float) -> tuple[LabelMap, int]:
+    """Say for each pixel which peak is nearest (1-based; 0: none within reach), in a flat map with a margin."""
+    margin = math.ceil(reach_px)
+    width = shape[1] + 2 * margin
+    near = np.zeros((shape[0] + 2 * margin) * width, np.int32)
+    at = (peaks_xy[:, 1].astype(np.int64) + margin) * width + peaks_xy[:, 0].astype(np.int64) + margin
+    ids = np.arange(1, len(at) + 1, dtype=np.int32)
+    for dx, dy in _disc(reach_px)[::-1]:  # the nearest is written last
+        near[at + (dy * width + dx)] = ids
+    return near, margin
+
+
+@cache
+def _disc(radius: float) -> tuple[tuple[int, int], ...]:
+    """List the (dx, dy) within a radius, nearest first; equally far ones in a fixed order."""
+    reach = math.ceil(radius)
+    inside = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) <= radius
+    return _nearest_first(inside)
+
+
+@cache
+def _ellipse(radius_px: int) -> tuple[tuple[int, int], ...]:
+    """List the (dx, dy) of OpenCV's round structuring element, nearest first."""
+    size = 2 * radius_px + 1
+    return _nearest_first(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)) > 0)
+
+
+def _nearest_first(inside: npt.NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+    rows, columns = np.nonzero(inside)
+    dy, dx = rows - inside.shape[0] // 2, columns - inside.shape[1] // 2
+    order = np.lexsort((dx, dy, dx * dx + dy * dy))
+    return tuple(zip(dx[order].tolist(), dy[order].tolist(), strict=True))
 
 
 def find_peaks(heat: FloatMap, *, min_height: float, radius_px: int) -> tuple[npt.NDArray[np.float64], FloatMap]:
@@ -153,25 +219,31 @@ def find_peaks(heat: FloatMap, *, min_height: float, radius_px: int) -> tuple[np
         Pixel indices (x, y) in row-major order.
     heights : (N,) float32
     """
-    smooth = cv2.GaussianBlur(heat, (0, 0), 0.8)
-    size = 2 * radius_px + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    top = (smooth >= cv2.dilate(smooth, disc)) & (heat >= min_height)
-    count, _, _, centroids = cv2.connectedComponentsWithStats(top.astype(np.uint8), connectivity=8)
-    if count == 1:
-        return np.empty((0, 2)), np.empty(0, np.float32)
-    peaks = np.floor(centroids[1:] + 0.5)
-    order = np.lexsort((peaks[:, 0], peaks[:, 1]))
-    peaks = peaks[order]
+    wide = cv2.copyMakeBorder(
+        cv2.GaussianBlur(heat, (0, 0), 0.8), *(radius_px,) * 4, borderType=cv2.BORDER_CONSTANT, value=-1.0
+    )
+    smooth, width = wide.ravel(), wide.shape[1]
+    row, column = np.divmod(np.flatnonzero(heat >= min_height), heat.shape[1])
+    top = (row + radius_px) * width + column + radius_px
+    level = smooth[top]
+    for dx, dy in _ellipse(radius_px)[1:]:  # near ones first: they leave few to ask farther out
+        kept = level >= smooth[top + (dy * width + dx)]
+        top, level = top[kept], level[kept]
+    peaks = _plateau_centres(top, width) - radius_px
     return peaks, heat[peaks[:, 1].astype(int), peaks[:, 0].astype(int)]
 
 
-def _keep_solid(
-    owner: LabelMap, peaks_xy: npt.NDArray[np.float64], heights: FloatMap, min_area_px: int
-) -> tuple[LabelMap, FloatMap]:
-    """Drop what is too small and renumber; ids stay in the peaks' order."""
-    areas = np.bincount(owner.ravel(), minlength=len(peaks_xy) + 1)
-    keep = np.flatnonzero(areas[1:] >= min_area_px) + 1
-    lookup = np.zeros(len(peaks_xy) + 1, dtype=np.int32)
-    lookup[keep] = np.arange(1, len(keep) + 1)
-    return lookup[owner], np.concatenate([np.zeros(1, np.float32), heights[keep - 1].astype(np.float32)])
+def _plateau_centres(top: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.float64]:
+    """Join maxima that touch, at corners too, and give the middle pixel (x, y) of each, row by row."""
+    links = []
+    for step in (1, width - 1, width, width + 1):
+        at = np.minimum(np.searchsorted(top, top + step), max(0, len(top) - 1))
+        here = np.flatnonzero(top[at] == top + step)
+        links.append(np.stack([here, at[here]]))
+    left, right = np.concatenate(links, axis=1)
+    graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(top), len(top)))
+    count, piece = connected_components(graph, directed=False)
+    size = np.bincount(piece, minlength=count)
+    row, column = np.divmod(top, width)
+    x, y = (np.floor(np.bincount(piece, axis, minlength=count) / size + 0.5) for axis in (column, row))
+    return np.column_stack([x, y])[np.lexsort((x, y))]

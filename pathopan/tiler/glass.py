@@ -21,6 +21,9 @@ TEXTURE = 5.0
 RADIUS_UM = 4.0
 """Glass is at least this wide: gaps between fibers and pale cytoplasm are tissue."""
 
+GLASS_REACH_UM = 16.0
+"""What lies farther away changes no answer: the Gaussian ends at 4 sigma, and opening reaches twice RADIUS_UM."""
+
 
 def find_glass(image: npt.NDArray[np.uint8], *, mpp: float, glass_level: float = 255.0) -> npt.NDArray[np.bool_]:
     """Find bare glass and empty lumen: bright, without texture, and wider than a gap between fibers.
@@ -38,10 +41,12 @@ def find_glass(image: npt.NDArray[np.uint8], *, mpp: float, glass_level: float =
     -------
     (Y, X) bool
     """
-    gray = image.mean(axis=2, dtype=np.float32)
+    gray = (image[..., 0].astype(np.float32) + image[..., 1] + image[..., 2]) / np.float32(3)
     sigma, radius = FINE_UM / mpp, max(1, round(RADIUS_UM / mpp))
     level = cv2.GaussianBlur(gray, (0, 0), sigma)
     variance = cv2.GaussianBlur(gray * gray, (0, 0), sigma) - level * level
     flat = (level > min(LEVEL, glass_level - BELOW_GLASS)) & (variance < TEXTURE**2)
+    if not flat.any():
+        return flat
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return cv2.morphologyEx(flat.astype(np.uint8), cv2.MORPH_OPEN, disc).astype(bool)
