@@ -135,17 +135,43 @@ def train(
     device: Device = "auto",
     workers: Workers = 1,
     start_from: Annotated[str | None, typer.Option(help="Fine-tune this bundle.")] = None,
+    folds: Annotated[Path | None, typer.Option(help="Folder of the recipe's `crossvalidate`: its figures.")] = None,
 ) -> None:
     """Train a network and write its bundle to OUT/bundle; the same command again resumes after a stop.
 
-    Example: pathopan train breast-he-1 --data ../shared/data --out runs/breast-he-1
+    Example: pathopan train breast-he-2 --data ../shared/data --out runs/breast-he-2 --folds runs/folds
     """
     from pathopan.training.run import train_bundle
 
-    bundle = train_bundle(recipe, data, out, device=device, workers=workers, start_from=start_from)
-    for name, figure in bundle.card["held_out"]["quality"].items():
+    bundle = train_bundle(recipe, data, out, device=device, workers=workers, start_from=start_from, folds=folds)
+    for name, figure in bundle.card.get("held_out", {}).get("quality", {}).items():
         typer.echo(f"{name}\t{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})")
     typer.echo(f"bundle: {out / 'bundle'}")
+
+
+@app.command()
+def crossvalidate(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe in the package, or a YAML file.")],
+    data: Annotated[Path, typer.Option(help="Folder with the recipe's data sets.")],
+    out: Out,
+    fold: Annotated[
+        int | None, typer.Option(min=0, help="Train this fold only, such as on a machine of its own.")
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = 1,
+) -> None:
+    """Train a recipe's folds, split by patient, and report what each says of images it never saw; resumes.
+
+    Example: pathopan crossvalidate breast-he-2 --data ../shared/data --out runs/folds
+    """
+    from pathopan.training.run import cross_validate
+
+    report = cross_validate(recipe, data, out, fold=fold, device=device, workers=workers)
+    for source, found in (report or {"sources": {}})["sources"].items():
+        typer.echo(f"{source}: {found['images']} images of {found['patients']} patients")
+        for name, figure in found["quality"].items():
+            typer.echo(f"  {name}\t{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})")
+    typer.echo(f"{out / f'fold-{fold}'} is complete" if report is None else f"report: {out / 'folds.json'}")
 
 
 @app.command()

@@ -26,7 +26,7 @@ from pathopan.tiler.tissue import TissueMask
 
 TINY = {
     "encoder": "tu-test_resnet.r160_in1k",
-    "nucleus_channels": [16, 12, 8, 8, 8],
+    "nucleus_channels": [16, 12, 8, 8],
     "region_channels": [8, 8, 8],
 }
 """Arguments of a PanopticNet that builds and runs in milliseconds."""

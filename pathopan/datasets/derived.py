@@ -20,6 +20,7 @@ class DerivationRules:
 
     blur_um: float = 8.0  # Gaussian over nucleus centres
     inflammatory_weight: float = 0.5  # tumor where tumor > stromal + this x til
+    dense_blur_um: float = 16.0  # an infiltrate is more than two neighbours: its density is taken over a wider Gaussian
     dense_share: float = 0.6  # lymphocyte-rich where TILs are more than this share of nuclei
     dense_per_mm2: float = 2_500.0  # ... and at least this dense
     empty_per_mm2: float = 150.0  # fewer nuclei say nothing about the tissue: left unlabelled
@@ -52,7 +53,10 @@ def derive_regions(sample: Sample, *, taxonomy: Taxonomy = BREAST, rules: Deriva
     }
     total = sum(density.values())
     tumor = density["tumor"] > density["stromal"] + rules.inflammatory_weight * density["til"]
-    dense = (density["til"] > rules.dense_share * total) & (density["til"] > rules.dense_per_mm2)
+    crowd, everyone = (
+        _density(sample, taxonomy.nucleus_ids(*roles), rules.dense_blur_um) for roles in (("til",), tuple(density))
+    )
+    dense = (crowd > rules.dense_share * everyone) & (crowd > rules.dense_per_mm2) & ~tumor
     region = np.full(sample.image.shape[:2], taxonomy.region_ids("stroma")[0], dtype=np.uint8)
     region[tumor] = taxonomy.region_ids("tumor")[0]
     region[density["other"] > total - density["other"]] = taxonomy.region_ids("other")[0]

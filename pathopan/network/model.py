@@ -28,6 +28,37 @@ class PanopticLogits(NamedTuple):
     shape_BKHW: Tensor
 
 
+class SubpixelHead(nn.Module):
+    """Features at stride 2 to maps at stride 1: one convolution answers for the 2 x 2 pixels of each position.
+
+    The four pixels of a position start out alike, so that nothing but the data makes them differ (Aitken et al. 2017:
+    no checkerboard).
+    """
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(features, 4 * channels, kernel_size=3, padding=1)
+        self.shuffle = nn.PixelShuffle(2)
+        with torch.no_grad():
+            self.conv.weight.copy_(self.conv.weight[::4].repeat_interleave(4, dim=0))
+        self.set_bias(torch.zeros(channels))
+
+    def set_bias(self, bias_C: Tensor) -> None:
+        """Start every pixel of a channel from the same value."""
+        with torch.no_grad():
+            self.conv.bias.copy_(bias_C.repeat_interleave(4))  # type: ignore[union-attr]
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        """Double height and width."""
+        answers: Tensor = self.conv(features_BCHW)
+        if (
+            self.training and answers.requires_grad
+        ):  # the shuffle's gradient comes in another layout, slow from there on
+            answers.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        maps: Tensor = self.shuffle(answers)
+        return maps
+
+
 class PanopticNet(nn.Module):
     """The joint network.
 
@@ -42,8 +73,10 @@ class PanopticNet(nn.Module):
         A segmentation-models-pytorch encoder name.
     weights : str, optional
         See :func:`pathopan.network.encoder.build_encoder`.
-    nucleus_channels : sequence of 5 int
-        Widths of the nucleus decoder from stride 16 to stride 1.
+    nucleus_channels : sequence of 4 int
+        Widths of the nucleus decoder from stride 16 to stride 2. Its heads answer for the 2 x 2 pixels of each
+        position at once (sub-pixel convolution, Shi et al., CVPR 2016): the encoder has no features at stride 1, so
+        a decoder stage there would only smooth what is known at stride 2, for half of the network's time.
     region_channels : sequence of 3 int
         Widths of the region decoder from stride 16 to stride 4.
     """
@@ -55,7 +88,7 @@ class PanopticNet(nn.Module):
         *,
         encoder: str = "tu-tf_efficientnet_lite0",
         weights: str | None = None,
-        nucleus_channels: Sequence[int] = (192, 96, 64, 32, 24),
+        nucleus_channels: Sequence[int] = (192, 96, 64, 48),
         region_channels: Sequence[int] = (128, 64, 48),
     ) -> None:
         super().__init__()
@@ -68,11 +101,10 @@ class PanopticNet(nn.Module):
             self.encoder.out_channels, tuple(region_channels), n_blocks=len(region_channels), use_norm="batchnorm"
         )
         self.region_head = nn.Conv2d(region_channels[-1], regions, kernel_size=3, padding=1)
-        self.nucleus_head = nn.Conv2d(nucleus_channels[-1], nuclei, kernel_size=3, padding=1)
-        self.shape_head = nn.Conv2d(nucleus_channels[-1], SHAPE_CHANNELS, kernel_size=3, padding=1)
+        self.nucleus_head = SubpixelHead(nucleus_channels[-1], nuclei)
+        self.shape_head = SubpixelHead(nucleus_channels[-1], SHAPE_CHANNELS)
         self.compatibility = Compatibility(regions, nuclei)
-        with torch.no_grad():  # most pixels are neither centre nor nucleus
-            self.shape_head.bias[:2] = -3.0  # type: ignore[index]
+        self.shape_head.set_bias(torch.tensor([-3.0, -3.0, 0.0, 0.0]))  # most pixels are neither centre nor nucleus
 
     def forward(self, image_B3HW: Tensor) -> PanopticLogits:
         """Look at normalised RGB; height and width must be multiples of 32."""

@@ -52,13 +52,19 @@ def encode(centres_xy: npt.NDArray[np.float64], instances: LabelMap | None, *, s
     Parameters
     ----------
     centres_xy : (N, 2) float
-        Centres in pixels, corners at integers. With outlines, row ``i`` belongs to instance ``i + 1``.
+        Centres in pixels, corners at integers; those up to ``FAR_RADIUS_PX`` outside the maps count too. With
+        outlines, row ``i`` belongs to instance ``i + 1``.
     instances : (Y, X) int32 or None
         Outlines with ids 1..N, or ``None`` where there are only points.
     shape : (int, int)
         Rows and columns of the maps.
     """
-    distance, nearest = _nearest_centre(centres_xy, shape)
+    around = math.ceil(FAR_RADIUS_PX)  # a nucleus whose centre lies just outside is as real as one inside
+    wide = (shape[0] + 2 * around, shape[1] + 2 * around)
+    distance, nearest = (
+        found[around : around + shape[0], around : around + shape[1]]
+        for found in _nearest_centre(centres_xy + around, wide)
+    )
     centre = np.exp(-(distance**2) / (2 * CENTRE_SIGMA_PX**2), dtype=np.float32)
     if instances is not None:
         owner = instances.astype(np.int64)
@@ -111,6 +117,9 @@ class DecodeRules:
     peak_radius_px: int = 4  # two peaks closer than this are one nucleus
     max_reach_px: float = 6.0  # a pixel whose offset points farther than this from every centre belongs to none
     min_area_px: int = 16  # smaller objects are dropped (4 um2 at 0.5 um/px)
+    class_temperature: float = 1.0  # class probabilities p of a nucleus become softmax(log p / this)
+    prob_slope: float = 1.0  # the height h of a peak becomes the probability sigmoid(slope x logit(h) + intercept)
+    prob_intercept: float = 0.0
 
 
 class Decoded(NamedTuple):
@@ -158,14 +167,7 @@ def decode_pixels(
     """Turn shape maps into instances, given as lists of pixels; otherwise like :func:`decode`."""
     rules = rules or DecodeRules()
     peaks_xy, heights = find_peaks(centre, min_height=rules.min_centre, radius_px=rules.peak_radius_px)
-    rows, columns = centre.shape
-    near, margin = _reach(peaks_xy, (rows, columns), rules.max_reach_px)
-    pixels = np.flatnonzero(foreground > rules.min_foreground) if len(peaks_xy) else np.empty(0, np.int64)
-    row, column = np.divmod(pixels.astype(np.int32), np.int32(columns))
-    step_x, step_y = (plane.ravel()[pixels] * np.float32(OFFSET_PX) + np.float32(0.5) for plane in offset)
-    x = np.clip(np.floor(column + step_x), 0, columns - 1).astype(np.int32)
-    y = np.clip(np.floor(row + step_y), 0, rows - 1).astype(np.int32)
-    owner = near[(y + margin) * np.int32(columns + 2 * margin) + (x + margin)]
+    pixels, owner = _point_at(peaks_xy, foreground, offset, rules=rules)
     areas = np.bincount(owner, minlength=len(peaks_xy) + 1)
     keep = np.flatnonzero(areas[1:] >= rules.min_area_px) + 1
     lookup = np.zeros(len(peaks_xy) + 1, np.int32)
@@ -174,6 +176,47 @@ def decode_pixels(
     owned = np.flatnonzero(owner)
     prob = np.concatenate([np.zeros(1, np.float32), heights[keep - 1].astype(np.float32)])
     return Decoded(pixels[owned], owner[owned], prob)
+
+
+def assign_pixels(
+    centres_xy: npt.NDArray[np.float64], foreground: FloatMap, offset: FloatMap, *, rules: DecodeRules
+) -> LabelMap:
+    """Give each foreground pixel to the centre that its offset points at.
+
+    Parameters
+    ----------
+    centres_xy : (N, 2) float
+        Centres in pixels, corners at integers.
+    foreground : (Y, X) float32
+        Probability.
+    offset : (2, Y, X) float32
+        xy offsets in ``OFFSET_PX``.
+    rules : DecodeRules
+        Thresholds.
+
+    Returns
+    -------
+    (Y, X) int32
+        Row of the centre plus 1; 0 is background.
+    """
+    rows, columns = foreground.shape
+    indices = np.clip(np.floor(centres_xy), 0, [columns - 1, rows - 1])
+    pixels, owner = _point_at(indices, foreground, offset, rules=rules)
+    return Decoded(pixels, owner, np.empty(0, np.float32)).labels((rows, columns))
+
+
+def _point_at(
+    peaks_xy: npt.NDArray[np.float64], foreground: FloatMap, offset: FloatMap, *, rules: DecodeRules
+) -> tuple[npt.NDArray[np.int64], LabelMap]:
+    """Give the foreground pixels, flat and ascending, and the 1-based peak that each points at; 0 is none."""
+    rows, columns = foreground.shape
+    near, margin = _reach(peaks_xy, (rows, columns), rules.max_reach_px)
+    pixels = np.flatnonzero(foreground > rules.min_foreground) if len(peaks_xy) else np.empty(0, np.int64)
+    row, column = np.divmod(pixels.astype(np.int32), np.int32(columns))
+    step_x, step_y = (plane.ravel()[pixels] * np.float32(OFFSET_PX) + np.float32(0.5) for plane in offset)
+    x = np.clip(np.floor(column + step_x), 0, columns - 1).astype(np.int32)
+    y = np.clip(np.floor(row + step_y), 0, rows - 1).astype(np.int32)
+    return pixels, near[(y + margin) * np.int32(columns + 2 * margin) + (x + margin)]
 
 
 def _reach(peaks_xy: npt.NDArray[np.float64], shape: tuple[int, int], reach_px: float) -> tuple[LabelMap, int]:

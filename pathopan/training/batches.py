@@ -16,7 +16,7 @@ from pathopan.classes import Taxonomy
 from pathopan.datasets.sample import Sample
 from pathopan.errors import ConfigError
 from pathopan.network.losses import Batch
-from pathopan.network.targets import encode
+from pathopan.network.targets import FAR_RADIUS_PX, encode
 from pathopan.training.augment import bare_glass, jitter_focus, jitter_light, jitter_stain, paint_artefact
 
 PixelT = TypeVar("PixelT", bound=np.generic)
@@ -144,7 +144,7 @@ def draw_crop(
     if sample.region is not None:
         region = cv2.resize(sample.region[window], size, interpolation=cv2.INTER_NEAREST)
     points = (sample.nuclei[["x_px", "y_px"]].to_numpy() - [x, y]) * scale
-    inside = ((points > -8) & (points < rules.side + 8)).all(axis=1)
+    inside = ((points > -FAR_RADIUS_PX) & (points < rules.side + FAR_RADIUS_PX)).all(axis=1)
     centres, rows = _turn_points(points[inside], flips, turns, rules.side), np.flatnonzero(inside)
     instances = None
     if sample.instances is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import subprocess
@@ -15,9 +16,11 @@ import torch
 from torch import nn
 
 from pathopan.datasets.sample import Sample
+from pathopan.errors import ConfigError
 from pathopan.metrics import EvaluationResult, evaluate
 from pathopan.network.bundle import Bundle, save_bundle
 from pathopan.segment import Segmenter
+from pathopan.training.card import write_model_card
 from pathopan.training.recipe import Recipe
 
 CALIBRATION_IMAGES = 24
@@ -82,24 +85,59 @@ def measure(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> Evalua
 
 
 def write_bundle(
-    folder: Path, recipe: Recipe, samples: Sequence[Sample], *, bundle: Bundle, net: nn.Module, minutes: float
+    folder: Path,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    *,
+    bundle: Bundle,
+    net: nn.Module,
+    minutes: float,
+    report: dict[str, Any] | None = None,
 ) -> Bundle:
-    """Set the threshold on training images, measure on the groups held out, and save.
+    """Set the threshold, write down data, recipe and quality, and save the bundle with its model card.
+
+    Parameters
+    ----------
+    folder : Path
+        To write.
+    recipe : Recipe
+        That was run.
+    samples : sequence of Sample
+        All that was read, those that the recipe holds out too.
+    bundle, net
+        What training returned.
+    minutes : float
+        That training took.
+    report : dict, optional
+        Of a cross-validation of the recipe (:func:`pathopan.training.folds.report_folds`): threshold, calibration and
+        figures come from it. Without one the threshold is set on training images, and the figures are those of the
+        groups held out.
 
     Returns
     -------
     Bundle
         As it was written.
+
+    Raises
+    ------
+    ConfigError
+        If another recipe was cross-validated.
     """
-    trained = [sample for sample in samples if sample.group not in recipe.hold_out]
-    held_out = [sample for sample in samples if sample.group in recipe.hold_out]
-    main = trained[0].source.name
-    bundle = set_threshold(net, bundle, [sample for sample in trained if sample.source.name == main])
-    card: dict[str, Any] = {
-        "data": _sources(trained),
+    card = describe_training(recipe, samples, minutes=minutes)
+    if report:
+        bundle, card = apply_report(bundle, card, report)
+    else:
+        bundle, card = measure_held_out(recipe, samples, bundle=bundle, net=net, card=card)
+    saved = save_bundle(folder, replace(bundle, licence="Apache-2.0", card=card), net)
+    write_model_card(folder)
+    return saved
+
+
+def describe_training(recipe: Recipe, samples: Sequence[Sample], *, minutes: float) -> dict[str, Any]:
+    """Write down what a network was made of: the part of a bundle's card that needs no measurement."""
+    return {
+        "data": _sources([sample for sample in samples if sample.group not in recipe.hold_out]),
         "encoder_weights": ENCODER_WEIGHTS.get(str(recipe.encoder_weights), recipe.encoder_weights),
-        "held_out": {"groups": recipe.hold_out, "images": len(held_out), "quality": _quality(net, bundle, held_out)},
-        "threshold": f"decode.min_centre was set on {CALIBRATION_IMAGES} training images of {main}",
         "regions": "derived from nuclei; every figure that starts with derived_ rests on them",
         "recipe": recipe.to_dict(),
         "command": f"pathopan train {recipe.name} --data DATA --out OUT",
@@ -108,14 +146,53 @@ def write_bundle(
         "minutes": round(minutes, 1),
         "limits": list(LIMITS),
     }
-    return save_bundle(folder, replace(bundle, licence="Apache-2.0", card=card), net)
 
 
-def _quality(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> dict[str, dict[str, float | None]]:
-    if not samples:
-        return {}
-    summary = measure(net, bundle, samples).summary
-    rows = {(row["metric"], row["class"]): row for row in summary.to_dict("records")}
+def measure_held_out(
+    recipe: Recipe, samples: Sequence[Sample], *, bundle: Bundle, net: nn.Module, card: dict[str, Any]
+) -> tuple[Bundle, dict[str, Any]]:
+    """Set the threshold on training images and measure on the groups that the recipe holds out."""
+    trained = [sample for sample in samples if sample.group not in recipe.hold_out]
+    held_out = [sample for sample in samples if sample.group in recipe.hold_out]
+    main = trained[0].source.name
+    bundle = set_threshold(net, bundle, [sample for sample in trained if sample.source.name == main])
+    figures = quality(measure(net, bundle, held_out)) if held_out else {}
+    return bundle, {
+        **card,
+        "held_out": {"groups": recipe.hold_out, "images": len(held_out), "quality": figures},
+        "threshold": f"decode.min_centre was set on {CALIBRATION_IMAGES} training images of {main}",
+    }
+
+
+def apply_report(bundle: Bundle, card: dict[str, Any], report: dict[str, Any]) -> tuple[Bundle, dict[str, Any]]:
+    """Take threshold, calibration and figures from a cross-validation of the same recipe.
+
+    Raises
+    ------
+    ConfigError
+        If another recipe was cross-validated.
+    """
+    if report["recipe"] != json.loads(json.dumps(card["recipe"])):
+        msg = f"the cross-validation is of another recipe than {bundle.name!r} as it is now: run it again"
+        raise ConfigError(msg)
+    return replace(bundle, decode=replace(bundle.decode, **report["decode"])), {
+        **card,
+        "folds": {
+            "protocol": report["protocol"],
+            "minutes": report["minutes"],
+            "sources": report["sources"],
+        },
+        "calibration": report["calibration"],
+        "ablations": report["ablations"],
+        "threshold": "decode.min_centre and the calibration were set on the held-out images of all folds",
+        "command": f"pathopan crossvalidate {bundle.name} --data DATA --out FOLDS && "
+        f"pathopan train {bundle.name} --data DATA --out OUT --folds FOLDS",
+    }
+
+
+def quality(found: EvaluationResult) -> dict[str, dict[str, float | None]]:
+    """Give the headline figures of an evaluation: ``"metric class" -> value, low, high``."""
+    rows = {(row["metric"], row["class"]): row for row in found.summary.to_dict("records")}
     return {
         f"{metric} {name}": {key: _rounded(rows[metric, name][key]) for key in ("value", "low", "high")}
         for metric, name in HEADLINES

@@ -19,6 +19,9 @@ from pathopan.network.targets import DecodeRules
 
 DEFAULT_RECIPE = "breast-he-1"
 
+CHECKPOINT_EVERY = 100
+"""Steps between checkpoints: what a kill can cost."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -44,10 +47,22 @@ class Recipe:
         default_factory=lambda: {"BRCA-M2C": [0.8, 1.25], "CoNSeP": [0.9, 1.6], "DSB2018": [0.7, 1.4]}
     )
     hold_out: list[str] = field(default_factory=list)  # groups (patients) never trained on
+    folds: int = 5  # of the cross-validation
+    fold_sources: list[str] = field(default_factory=lambda: ["BRCA-M2C", "CoNSeP"])  # what folds hold out and report
     artefact_share: float = 0.2
     stain_strength: float = 0.3
+    outline_step: int = 0  # from this step on, points have outlines by self-training; 0: never
     losses: LossWeights = field(default_factory=LossWeights)
     decode: DecodeRules = field(default_factory=DecodeRules)
+
+    def __post_init__(self) -> None:
+        """Check what resuming relies on."""
+        if self.outline_step % CHECKPOINT_EVERY or not 0 <= self.outline_step < max(1, self.steps):
+            msg = (
+                f"recipe {self.name!r}: outline_step {self.outline_step} must be a multiple of {CHECKPOINT_EVERY}, "
+                f"where checkpoints are written, and lie before the last of {self.steps} steps"
+            )
+            raise ConfigError(msg)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the form that a bundle's card stores."""

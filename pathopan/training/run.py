@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pathopan.network.bundle import Bundle, load_bundle
 from pathopan.training.finish import write_bundle
+from pathopan.training.folds import read_report, report_folds, train_fold
 from pathopan.training.recipe import read_recipe, read_samples
 from pathopan.training.train import train, trained_minutes
 
@@ -18,8 +20,9 @@ def train_bundle(
     device: str = "auto",
     workers: int = 1,
     start_from: str | None = None,
+    folds: Path | None = None,
 ) -> Bundle:
-    """Run a recipe and write ``out/bundle``.
+    """Run a recipe and write ``out/bundle`` with its model card.
 
     Parameters
     ----------
@@ -33,6 +36,8 @@ def train_bundle(
         See :func:`pathopan.training.train.train`.
     start_from : str, optional
         Bundle to fine-tune.
+    folds : Path, optional
+        Folder of a cross-validation of the recipe: its threshold, calibration and figures go into the bundle.
 
     Raises
     ------
@@ -40,7 +45,40 @@ def train_bundle(
         If the recipe, the data or the bundle cannot be used.
     """
     recipe = read_recipe(recipe_name)
+    report = read_report(folds) if folds else None
     samples = read_samples(data)
     net = load_bundle(start_from)[1] if start_from else None
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
-    return write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=trained_minutes(out))
+    minutes = trained_minutes(out)
+    return write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report)
+
+
+def cross_validate(
+    recipe_name: str, data: Path, out: Path, *, fold: int | None = None, device: str = "auto", workers: int = 1
+) -> dict[str, Any] | None:
+    """Train a recipe's folds and report them, or train one of them.
+
+    Parameters
+    ----------
+    recipe_name, data, device, workers
+        See :func:`train_bundle`.
+    out : Path
+        For ``fold-K/`` each, ``folds.json`` and the tables; what is complete is not done again.
+    fold : int, optional
+        Train this one only, and report nothing: so that folds can run on several machines.
+
+    Returns
+    -------
+    dict or None
+        The report, see :func:`pathopan.training.folds.report_folds`.
+
+    Raises
+    ------
+    ConfigError, DatasetError
+        If the recipe or the data cannot be used, or there is no such fold.
+    """
+    recipe = read_recipe(recipe_name)
+    samples = read_samples(data)
+    for number in range(recipe.folds) if fold is None else [fold]:
+        train_fold(recipe, samples, out, number, device=device, workers=workers)
+    return report_folds(recipe, samples, out) if fold is None else None

@@ -2,7 +2,8 @@ import pytest
 import torch
 from oracle import TINY, tiny_net
 
-from pathopan.network.model import InferenceNet, PanopticNet
+from pathopan.network.flips import FlippedNet
+from pathopan.network.model import InferenceNet, PanopticLogits, PanopticNet
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,29 @@ def test_the_inference_network_takes_bytes_and_gives_probabilities(net):
     torch.testing.assert_close(nucleus.sum(dim=1), torch.ones(2, 64, 64))
     torch.testing.assert_close(shape[:, :2], logits.shape_BKHW[:, :2].sigmoid(), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(shape[:, 2:], logits.shape_BKHW[:, 2:], atol=1e-3, rtol=1e-3)
+
+
+def test_the_four_pixels_of_a_position_start_alike():
+    """Sub-pixel heads make no checkerboard of their own."""
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        shape = PanopticNet(5, 4, **TINY).eval()(noise(64, 64)).shape_BKHW
+    corners = [shape[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    for corner in corners[1:]:
+        torch.testing.assert_close(corner, corners[0])
+
+
+class Compass(torch.nn.Module):
+    """A network whose answers turn with the image: bright pixels are nuclei, offsets point up the gradient."""
+
+    def forward(self, image: torch.Tensor) -> PanopticLogits:
+        gray = image.mean(dim=1, keepdim=True)
+        dx = (gray.roll(-1, 3) - gray.roll(1, 3)) / 2
+        dy = (gray.roll(-1, 2) - gray.roll(1, 2)) / 2
+        return PanopticLogits(gray.repeat(1, 5, 1, 1), gray.repeat(1, 4, 1, 1), torch.cat([gray, gray, dx, dy], dim=1))
+
+
+def test_flips_are_turned_back():
+    image = noise(64, 96)
+    for alone, averaged in zip(Compass()(image), FlippedNet(Compass())(image), strict=True):
+        torch.testing.assert_close(averaged, alone)

@@ -191,3 +191,11 @@ def test_peaks_beyond_the_radius_are_two_and_low_ones_none():
     heat[10, 4], heat[10, 14], heat[2, 2] = 0.9, 0.8, 0.2
     peaks, _ = find_peaks(heat, min_height=0.3, radius_px=4)
     assert peaks.tolist() == [[4, 10], [14, 10]]
+
+
+def test_a_nucleus_just_outside_is_seen_inside():
+    """Its heat reaches in, and around a point just outside nobody knows where the background begins."""
+    found = encode(np.array([[-1.0, 8.0]]), None, shape=(16, 40))
+    assert found.centre[8, 0] > 0.5
+    assert not found.foreground_known[8, 10]
+    assert found.foreground_known[8, 30]

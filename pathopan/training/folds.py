@@ -1,0 +1,245 @@
+"""Cross-validation by patient: what a recipe is worth on images that its network has never seen.
+
+Every choice that follows training is cross-fitted: the detection threshold and the calibration that a fold is reported
+with come from the held-out images of the *other* folds. The bundle that ships is trained on everything and takes its
+threshold and calibration from all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pathopan.datasets.sample import Sample
+from pathopan.datasets.splits import assign_folds
+from pathopan.errors import ConfigError
+from pathopan.evaluation import write_tables
+from pathopan.files import atomic_path
+from pathopan.metrics import EvaluationResult, pool
+from pathopan.metrics.calibrate import Calibration, calibrate_folds
+from pathopan.network.bundle import Bundle, load_bundle, save_bundle
+from pathopan.network.flips import FlippedNet
+from pathopan.network.targets import DecodeRules
+from pathopan.training.finish import THRESHOLDS, measure, quality
+from pathopan.training.recipe import Recipe
+from pathopan.training.train import train, trained_minutes
+
+REPORT = "folds.json"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A fold's network and what it has never seen."""
+
+    bundle: Bundle
+    net: nn.Module
+    samples: dict[str, list[Sample]]  # source -> images
+
+    def evaluate(self, rules: DecodeRules, *, net: nn.Module | None = None) -> dict[str, EvaluationResult]:
+        """Judge the network, or a variant of it, on the fold's images, source by source."""
+        bundle = replace(self.bundle, decode=rules)
+        return {name: measure(net or self.net, bundle, images) for name, images in self.samples.items()}
+
+
+def fold_groups(recipe: Recipe, samples: Sequence[Sample], fold: int) -> list[str]:
+    """List the groups that a fold holds out: a share of the patients of every source that the recipe reports.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such fold.
+    """
+    if not 0 <= fold < recipe.folds:
+        msg = f"recipe {recipe.name!r} has folds 0 to {recipe.folds - 1}; fold {fold} was asked for"
+        raise ConfigError(msg)
+    held: set[str] = set()
+    for source in recipe.fold_sources:
+        groups = [sample.group for sample in samples if sample.source.name == source]
+        if not groups:
+            msg = f"recipe {recipe.name!r} reports {source}, of which there is no image in the data"
+            raise ConfigError(msg)
+        assigned = assign_folds(groups, folds=recipe.folds, seed=recipe.seed)
+        held |= {group for group, its_fold in assigned.items() if its_fold == fold}
+    return sorted(held)
+
+
+def train_fold(
+    recipe: Recipe, samples: Sequence[Sample], out: Path, fold: int, *, device: str = "auto", workers: int = 1
+) -> None:
+    """Train one fold and write ``out/fold-K/bundle``.
+
+    A fold that is complete is left alone, and one that was stopped resumes. Folds do not touch each other, so each may
+    run on a machine of its own.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such fold, or the folder holds a run of another recipe.
+    """
+    folder = out / f"fold-{fold}"
+    if (folder / "bundle" / "bundle.json").exists():
+        return
+    held = replace(recipe, hold_out=fold_groups(recipe, samples, fold))
+    bundle, net = train(held, samples, folder, device=device, workers=workers)
+    save_bundle(folder / "bundle", replace(bundle, card={"recipe": held.to_dict()}), net)
+
+
+def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[str, Any]:
+    """Judge all folds and write ``out/folds.json`` and tables.
+
+    Returns
+    -------
+    dict
+        ``decode`` (threshold and calibration for the bundle that ships), ``protocol``, ``sources`` (name -> images,
+        patients, figures with 95 % intervals by bootstrap over patients, and figures by fold), ``calibration``,
+        ``ablations``, ``minutes``.
+
+    Raises
+    ------
+    ConfigError
+        If a fold was not trained, or by another recipe.
+    """
+    folds = [_open_fold(recipe, samples, out, fold) for fold in range(recipe.folds)]
+    loose = replace(recipe.decode, min_centre=min(THRESHOLDS))
+    candidates = [fold.evaluate(loose) for fold in folds]
+    main = recipe.fold_sources[0]
+    found = []
+    for index, fold in enumerate(folds):
+        others = [part[main] for position, part in enumerate(candidates) if position != index]
+        found.append(fold.evaluate(replace(recipe.decode, min_centre=best_threshold(others))))
+    calibration = calibrate_folds([part[main] for part in found], folds[0].bundle.taxonomy)
+    chosen = replace(
+        recipe.decode,
+        min_centre=best_threshold([part[main] for part in candidates]),
+        class_temperature=round(calibration.temperature.temperature, 4),
+        prob_slope=round(calibration.platt.slope, 4),
+        prob_intercept=round(calibration.platt.intercept, 4),
+    )
+    pooled = {name: pool([part[name] for part in found]) for name in found[0]}
+    report: dict[str, Any] = {
+        "recipe": recipe.to_dict(),
+        "protocol": f"{recipe.folds}-fold cross-validation by patient (CoNSeP: by tile); "
+        f"threshold and calibration of a fold come from the {main} images of the other folds",
+        "decode": {name: getattr(chosen, name) for name in _CHOSEN},
+        "sources": {name: _describe(result, [part[name] for part in found]) for name, result in pooled.items()},
+        "calibration": _calibration(calibration),
+        "ablations": _ablate(folds, found, chosen),
+        "minutes": round(sum(trained_minutes(out / f"fold-{fold}") for fold in range(recipe.folds)), 1),
+        "threads": torch.get_num_threads(),
+    }
+    for name, result in pooled.items():
+        write_tables(result, out / name)
+    calibration.folds.to_csv(out / "calibration.csv", index=False)
+    with atomic_path(out / REPORT) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+_CHOSEN = ("min_centre", "class_temperature", "prob_slope", "prob_intercept")
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    """Read what :func:`report_folds` wrote.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    path = out / REPORT
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"{path}: no report of a cross-validation: run `pathopan crossvalidate` first ({error})"
+        raise ConfigError(msg) from error
+    return report
+
+
+def best_threshold(found: Sequence[EvaluationResult]) -> float:
+    """Find the peak height at which detection F1 is best, from evaluations at the lowest height.
+
+    Parameters
+    ----------
+    found : sequence of EvaluationResult
+        Whose nuclei carry ``prob``, the height of their peak, and ``matched``.
+    """
+    nuclei = pd.concat([part.nuclei for part in found])
+    heights, matched = nuclei["prob"].to_numpy(), nuclei["matched"].to_numpy(bool)
+    rows = pd.concat([part.parts for part in found])
+    recall = rows[(rows["metric"] == "detection_recall") & (rows["class"] == "all")]
+    truths = float(recall["below"].sum())
+    scores = {t: 2 * matched[heights >= t].sum() / ((heights >= t).sum() + truths) for t in THRESHOLDS}
+    return float(max(scores, key=lambda t: scores[t]))
+
+
+def _open_fold(recipe: Recipe, samples: Sequence[Sample], out: Path, fold: int) -> HeldOut:
+    folder = out / f"fold-{fold}" / "bundle"
+    if not (folder / "bundle.json").exists():
+        msg = f"fold {fold} was not trained yet: {folder} is missing; run `pathopan crossvalidate` with --fold {fold}"
+        raise ConfigError(msg)
+    groups = fold_groups(recipe, samples, fold)
+    bundle, net = load_bundle(folder)
+    if bundle.card["recipe"] != json.loads(json.dumps(replace(recipe, hold_out=groups).to_dict())):
+        msg = f"{folder} was trained by another recipe than {recipe.name!r} as it is now; choose another folder"
+        raise ConfigError(msg)
+    held = {name: [s for s in samples if s.source.name == name and s.group in groups] for name in recipe.fold_sources}
+    return HeldOut(bundle, net, held)
+
+
+def _ablate(
+    folds: Sequence[HeldOut], found: Sequence[Mapping[str, EvaluationResult]], rules: DecodeRules
+) -> list[dict[str, Any]]:
+    """Judge the folds' networks without the tissue's prior, and with test-time augmentation, at one threshold."""
+    plain = replace(rules, class_temperature=1.0, prob_slope=1.0, prob_intercept=0.0)
+    variants = {
+        "as shipped": [fold.evaluate(plain) for fold in folds],
+        "without region-nucleus compatibility": [fold.evaluate(plain, net=_without_prior(fold)) for fold in folds],
+        "with four flips": [fold.evaluate(plain, net=FlippedNet(fold.net)) for fold in folds],
+    }
+    return [
+        {"variant": variant, "source": name, "quality": quality(pool([part[name] for part in parts]))}
+        for variant, parts in variants.items()
+        for name in found[0]
+    ]
+
+
+def _without_prior(fold: HeldOut) -> nn.Module:
+    """Give the fold's network with a prior that is the same in every tissue: what its nucleus head says alone."""
+    net = fold.bundle.build()
+    state = fold.net.state_dict()
+    net.load_state_dict({**state, "compatibility.weight_NR": torch.zeros_like(state["compatibility.weight_NR"])})
+    return net.eval()
+
+
+def _describe(pooled: EvaluationResult, by_fold: Sequence[EvaluationResult]) -> dict[str, Any]:
+    return {
+        "images": len(pooled.images),
+        "patients": int(pooled.images["group"].nunique()),
+        "quality": quality(pooled),
+        "by_fold": [
+            {"fold": fold, "images": len(part.images), **{key: row["value"] for key, row in quality(part).items()}}
+            for fold, part in enumerate(by_fold)
+        ],
+    }
+
+
+def _calibration(found: Calibration) -> dict[str, Any]:
+    """Give the calibration table and curves as plain numbers; what does not exist is ``None``."""
+    rows = found.folds.round(4).astype(object).where(found.folds.notna(), None)
+    curves = {
+        name: {
+            "claimed": [None if np.isnan(v) else round(float(v), 4) for v in curve.claimed],
+            "observed": [None if np.isnan(v) else round(float(v), 4) for v in curve.observed],
+            "count": curve.count.tolist(),
+        }
+        for name, curve in found.curves.items()
+    }
+    return {"folds": rows.to_dict("records"), "curves": curves}

@@ -1,0 +1,135 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from oracle import TINY
+from training_samples import sample
+
+from pathopan.errors import ConfigError
+from pathopan.metrics import EvaluationResult
+from pathopan.network.bundle import load_bundle
+from pathopan.training import folds as room
+from pathopan.training.finish import write_bundle
+from pathopan.training.folds import best_threshold, fold_groups, read_report, report_folds, train_fold
+from pathopan.training.recipe import Recipe
+
+RECIPE = Recipe(
+    name="tiny",
+    steps=3,
+    batch_size=2,
+    crop_px=64,
+    step_px=64,
+    halo_px=32,
+    arguments=dict(TINY),
+    encoder_weights=None,
+    shares={"A": 0.5, "B": 0.5},
+    zooms={"A": [0.9, 1.1]},
+    folds=2,
+    fold_sources=["A", "B"],
+)
+SAMPLES = [sample(number, source=source, group=f"{source}{number}") for source in "AB" for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folds")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for fold in range(2):
+        train_fold(RECIPE, SAMPLES, folder, fold, device="cpu", workers=0)
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(out):
+    return report_folds(RECIPE, SAMPLES, out)
+
+
+def test_every_patient_of_every_reported_source_is_held_out_once():
+    held = [fold_groups(RECIPE, SAMPLES, fold) for fold in range(2)]
+    assert sorted(held[0] + held[1]) == sorted(s.group for s in SAMPLES)
+    assert all(any(group.startswith(source) for group in fold) for fold in held for source in "AB")
+
+
+def test_a_source_that_is_not_reported_is_never_held_out():
+    held = [fold_groups(replace(RECIPE, fold_sources=["A"]), SAMPLES, fold) for fold in range(2)]
+    assert sorted(held[0] + held[1]) == ["A0", "A1", "A2"]
+
+
+def test_a_fold_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="has folds 0 to 1; fold 2 was asked for"):
+        fold_groups(RECIPE, SAMPLES, 2)
+    with pytest.raises(ConfigError, match="reports C, of which there is no image"):
+        fold_groups(replace(RECIPE, fold_sources=["C"]), SAMPLES, 0)
+
+
+def test_a_fold_is_trained_without_what_it_holds_out(out):
+    for fold in range(2):
+        bundle, _ = load_bundle(out / f"fold-{fold}" / "bundle")
+        assert bundle.card["recipe"]["hold_out"] == fold_groups(RECIPE, SAMPLES, fold)
+
+
+def test_a_complete_fold_is_left_alone(out, monkeypatch):
+    monkeypatch.setattr(room, "train", None)
+    train_fold(RECIPE, SAMPLES, out, 0)
+
+
+def test_the_report_judges_every_image_once_and_says_how(report, out):
+    assert {name: part["images"] for name, part in report["sources"].items()} == {"A": 3, "B": 3}
+    assert [part["images"] for part in report["sources"]["A"]["by_fold"]] in ([1, 2], [2, 1])
+    assert "threshold and calibration of a fold come from the A images of the other folds" in report["protocol"]
+    assert {row["variant"] for row in report["ablations"]} == {
+        "as shipped",
+        "without region-nucleus compatibility",
+        "with four flips",
+    }
+    assert read_report(out) == json.loads(json.dumps(report))
+    assert len(pd.read_csv(out / "A" / "images.csv")) == 3
+
+
+def test_a_report_of_another_recipe_is_refused(out):
+    with pytest.raises(ConfigError, match="was trained by another recipe"):
+        report_folds(replace(RECIPE, learning_rate=1e-5), SAMPLES, out)
+
+
+def test_a_report_needs_all_folds(tmp_path):
+    with pytest.raises(ConfigError, match="fold 0 was not trained yet"):
+        report_folds(RECIPE, SAMPLES, tmp_path)
+    with pytest.raises(ConfigError, match="run `pathopan crossvalidate` first"):
+        read_report(tmp_path)
+
+
+def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(report, out, tmp_path):
+    draft, net = load_bundle(out / "fold-0" / "bundle")
+    saved = write_bundle(tmp_path / "bundle", RECIPE, SAMPLES, bundle=draft, net=net, minutes=1, report=report)
+    assert saved.decode.min_centre == report["decode"]["min_centre"]
+    assert saved.decode.class_temperature == report["decode"]["class_temperature"]
+    assert saved.card["folds"]["sources"] == report["sources"]
+    assert (tmp_path / "bundle" / "MODEL_CARD.md").is_file()
+    with pytest.raises(ConfigError, match="is of another recipe"):
+        write_bundle(
+            tmp_path / "other", replace(RECIPE, seed=5), SAMPLES, bundle=draft, net=net, minutes=1, report=report
+        )
+
+
+def judged(heights: list[float], matched: list[bool], truths: int) -> EvaluationResult:
+    nuclei = pd.DataFrame({"prob": heights, "matched": matched})
+    parts = pd.DataFrame(
+        [{"metric": "detection_recall", "class": "all", "above": sum(matched), "below": truths}],
+    )
+    nothing = pd.DataFrame()
+    return EvaluationResult(nothing, nothing, nothing, nothing, parts, nuclei)
+
+
+def test_the_threshold_keeps_what_is_mostly_right():
+    """Above 0.3 all are right, below it one in five: 2 x 20 / (20 + 24) beats 2 x 24 / (40 + 24)."""
+    heights = [0.5] * 20 + [0.15] * 20
+    matched = [True] * 20 + [True] * 4 + [False] * 16
+    assert 0.15 < best_threshold([judged(heights, matched, 24)]) <= 0.5
+    assert best_threshold([judged(heights, [True] * 40, 40)]) <= 0.14
+    assert best_threshold([judged(heights[:20], matched[:20], 24), judged(heights[20:], [True] * 20, 20)]) <= 0.14
+    assert np.isfinite(best_threshold([judged([], [], 3)]))
