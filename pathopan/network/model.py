@@ -41,22 +41,38 @@ class SubpixelHead(nn.Module):
         self.shuffle = nn.PixelShuffle(2)
         with torch.no_grad():
             self.conv.weight.copy_(self.conv.weight[::4].repeat_interleave(4, dim=0))
-        self.set_bias(torch.zeros(channels))
-
-    def set_bias(self, bias_C: Tensor) -> None:
-        """Start every pixel of a channel from the same value."""
-        with torch.no_grad():
-            self.conv.bias.copy_(bias_C.repeat_interleave(4))  # type: ignore[union-attr]
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Double height and width."""
         answers: Tensor = self.conv(features_BCHW)
-        if (
-            self.training and answers.requires_grad
-        ):  # the shuffle's gradient comes in another layout, slow from there on
+        if self.training and answers.requires_grad:  # the shuffle's gradient has another layout, slow from there on
             answers.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
         maps: Tensor = self.shuffle(answers)
         return maps
+
+
+def build_head(decoder_channels: Sequence[int], channels: int, *, bias: Sequence[float] | None = None) -> nn.Module:
+    """Build what turns a decoder's features into maps at stride 1.
+
+    Parameters
+    ----------
+    decoder_channels : sequence of int
+        Widths of the decoder's stages from stride 16 on; five end at stride 1, four at stride 2.
+    channels : int
+        Maps.
+    bias : sequence of float, optional
+        What each map says to begin with; 0 unless given. Most pixels are neither centre nor nucleus.
+    """
+    if len(decoder_channels) == 5:
+        head: nn.Module = nn.Conv2d(decoder_channels[-1], channels, kernel_size=3, padding=1)
+        start = bias
+    else:
+        head = SubpixelHead(decoder_channels[-1], channels)
+        start = [value for value in bias or [0.0] * channels for _ in range(4)]
+    if start is not None:
+        with torch.no_grad():
+            getattr(head, "conv", head).bias.copy_(torch.tensor(start))
+    return head
 
 
 class PanopticNet(nn.Module):
@@ -73,10 +89,10 @@ class PanopticNet(nn.Module):
         A segmentation-models-pytorch encoder name.
     weights : str, optional
         See :func:`pathopan.network.encoder.build_encoder`.
-    nucleus_channels : sequence of 4 int
-        Widths of the nucleus decoder from stride 16 to stride 2. Its heads answer for the 2 x 2 pixels of each
-        position at once (sub-pixel convolution, Shi et al., CVPR 2016): the encoder has no features at stride 1, so
-        a decoder stage there would only smooth what is known at stride 2, for half of the network's time.
+    nucleus_channels : sequence of 4 or 5 int
+        Widths of the nucleus decoder from stride 16 on. With four it ends at stride 2, and its heads answer for the
+        2 x 2 pixels of each position at once (sub-pixel convolution, Shi et al., CVPR 2016): the encoder has no
+        features at stride 1, so that a fifth stage only smooths what is known at stride 2. ``breast-he-1`` has five.
     region_channels : sequence of 3 int
         Widths of the region decoder from stride 16 to stride 4.
     """
@@ -101,10 +117,9 @@ class PanopticNet(nn.Module):
             self.encoder.out_channels, tuple(region_channels), n_blocks=len(region_channels), use_norm="batchnorm"
         )
         self.region_head = nn.Conv2d(region_channels[-1], regions, kernel_size=3, padding=1)
-        self.nucleus_head = SubpixelHead(nucleus_channels[-1], nuclei)
-        self.shape_head = SubpixelHead(nucleus_channels[-1], SHAPE_CHANNELS)
+        self.nucleus_head = build_head(nucleus_channels, nuclei)
+        self.shape_head = build_head(nucleus_channels, SHAPE_CHANNELS, bias=[-3.0, -3.0, 0.0, 0.0])
         self.compatibility = Compatibility(regions, nuclei)
-        self.shape_head.set_bias(torch.tensor([-3.0, -3.0, 0.0, 0.0]))  # most pixels are neither centre nor nucleus
 
     def forward(self, image_B3HW: Tensor) -> PanopticLogits:
         """Look at normalised RGB; height and width must be multiples of 32."""

@@ -46,6 +46,7 @@ class Crop:
     class_channel: npt.NDArray[np.int64]  # (N,) 1-based channel of each nucleus; 0 unknown
     instances: npt.NDArray[np.int32] | None  # ids are rows + 1
     region: npt.NDArray[np.uint8]  # region class id; 0 unknown
+    drawn: bool  # the outlines are a person's; predicted ones tell only which pixels share a nucleus's class
 
 
 class CropStream(IterableDataset[Batch]):
@@ -156,7 +157,14 @@ def draw_crop(
     channels = np.zeros(256, np.int64)
     for channel, nucleus in enumerate(taxonomy.nuclei, start=1):
         channels[nucleus.id] = channel
-    return Crop(turned(image), centres, channels[sample.nuclei["class_id"].to_numpy()[rows]], instances, turned(region))
+    return Crop(
+        image=turned(image),
+        centres_xy=centres,
+        class_channel=channels[sample.nuclei["class_id"].to_numpy()[rows]],
+        instances=instances,
+        region=turned(region),
+        drawn="outlines" not in sample.notes,
+    )
 
 
 def _turn_points(points: npt.NDArray[np.float64], flips: int, turns: int, side: int) -> npt.NDArray[np.float64]:
@@ -173,12 +181,13 @@ def to_tensors(
     crop: Crop, rng: np.random.Generator, *, rules: CropRules, taxonomy: Taxonomy
 ) -> tuple[torch.Tensor, ...]:
     """Augment a crop's colours, hide some of it behind artefacts, and encode what is known of it."""
-    shape = encode(crop.centres_xy, crop.instances, shape=(rules.side, rules.side))
+    shape = encode(crop.centres_xy, crop.instances if crop.drawn else None, shape=(rules.side, rules.side))
+    owner = shape.nucleus if crop.instances is None else crop.instances
     image, painted = _recolored(crop.image, rng, rules=rules, taxonomy=taxonomy)
     hidden = painted > 0
     channels = _region_channels(taxonomy)
     region = channels[np.where(hidden, painted, crop.region)]
-    nucleus = np.where(hidden, 0, np.concatenate([[0], crop.class_channel])[shape.nucleus])
+    nucleus = np.where(hidden, 0, np.concatenate([[0], crop.class_channel])[owner])
     pixels = (image.astype(np.float32) / 255 - np.array(rules.mean, np.float32)) / np.array(rules.std, np.float32)
     arrays = (
         pixels.transpose(2, 0, 1),

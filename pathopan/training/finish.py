@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import subprocess
@@ -125,7 +124,7 @@ def write_bundle(
     """
     card = describe_training(recipe, samples, minutes=minutes)
     if report:
-        bundle, card = apply_report(bundle, card, report)
+        bundle, card = apply_report(recipe, report, bundle=bundle, card=card)
     else:
         bundle, card = measure_held_out(recipe, samples, bundle=bundle, net=net, card=card)
     saved = save_bundle(folder, replace(bundle, licence="Apache-2.0", card=card), net)
@@ -164,7 +163,9 @@ def measure_held_out(
     }
 
 
-def apply_report(bundle: Bundle, card: dict[str, Any], report: dict[str, Any]) -> tuple[Bundle, dict[str, Any]]:
+def apply_report(
+    recipe: Recipe, report: dict[str, Any], *, bundle: Bundle, card: dict[str, Any]
+) -> tuple[Bundle, dict[str, Any]]:
     """Take threshold, calibration and figures from a cross-validation of the same recipe.
 
     Raises
@@ -172,7 +173,7 @@ def apply_report(bundle: Bundle, card: dict[str, Any], report: dict[str, Any]) -
     ConfigError
         If another recipe was cross-validated.
     """
-    if report["recipe"] != json.loads(json.dumps(card["recipe"])):
+    if not recipe.learns_as(report["recipe"]):
         msg = f"the cross-validation is of another recipe than {bundle.name!r} as it is now: run it again"
         raise ConfigError(msg)
     return replace(bundle, decode=replace(bundle.decode, **report["decode"])), {

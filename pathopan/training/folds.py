@@ -187,7 +187,7 @@ def _open_fold(recipe: Recipe, samples: Sequence[Sample], out: Path, fold: int) 
         raise ConfigError(msg)
     groups = fold_groups(recipe, samples, fold)
     bundle, net = load_bundle(folder)
-    if bundle.card["recipe"] != json.loads(json.dumps(replace(recipe, hold_out=groups).to_dict())):
+    if not replace(recipe, hold_out=groups).learns_as(bundle.card["recipe"]):
         msg = f"{folder} was trained by another recipe than {recipe.name!r} as it is now; choose another folder"
         raise ConfigError(msg)
     held = {name: [s for s in samples if s.source.name == name and s.group in groups] for name in recipe.fold_sources}

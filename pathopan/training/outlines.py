@@ -3,8 +3,10 @@
 Axes: B batch, K shape channels, H, W.
 
 A point says that there is a nucleus and of which kind; the network, taught outlines by other data sets, says how far it
-reaches. From then on such a nucleus teaches its whole area instead of the pixels right around its point. No label is
-invented: a predicted nucleus that nobody pointed at stays background, one that the network misses gets a small disc.
+reaches. From then on such a nucleus teaches its kind over its whole area instead of the pixels right around its point.
+What is nucleus and what is not is still learned from points and from outlines that people drew: taught its own masks
+too, a network repeats its mistakes. No label is invented: a predicted nucleus that nobody pointed at teaches nothing,
+one that the network misses gets a small disc.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from pathopan.files import atomic_path
 from pathopan.network.bundle import Bundle
 from pathopan.network.model import InferenceNet
 from pathopan.network.targets import POINT_RADIUS_PX, assign_pixels
+
+PREDICTED = {"outlines": "predicted"}
+"""Note of a sample whose outlines no person drew."""
 
 BORDER_PX = 32
 """The image is continued by reflection this far, so that the network does not see its border."""
@@ -67,7 +72,7 @@ def _key(sample: Sample) -> str:
 
 def _with_outlines(sample: Sample, instances: npt.NDArray[np.int32]) -> Sample:
     nuclei = sample.nuclei.assign(instance_id=np.arange(1, len(sample.nuclei) + 1))
-    return replace(sample, nuclei=nuclei, instances=instances)
+    return replace(sample, nuclei=nuclei, instances=instances, notes={**sample.notes, **PREDICTED})
 
 
 def _outline(sample: Sample, net: nn.Module, bundle: Bundle) -> npt.NDArray[np.int32]:

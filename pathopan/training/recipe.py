@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -67,6 +68,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Give the form that a bundle's card stores."""
         return asdict(self)
+
+    def learns_as(self, stored: dict[str, Any]) -> bool:
+        """Say whether a stored recipe leads to the same weights: how slides are tiled later does not matter."""
+        mine = json.loads(json.dumps(self.to_dict()))
+        return all(mine.get(key) == stored.get(key) for key in {*mine, *stored} - {"step_px", "halo_px"})
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:
