@@ -46,7 +46,7 @@ class Crop:
     class_channel: npt.NDArray[np.int64]  # (N,) 1-based channel of each nucleus; 0 unknown
     instances: npt.NDArray[np.int32] | None  # ids are rows + 1
     region: npt.NDArray[np.uint8]  # region class id; 0 unknown
-    drawn: bool  # the outlines are a person's; predicted ones tell only which pixels share a nucleus's class
+    drawn: bool = True  # the outlines are a person's; predicted ones tell only which pixels share a nucleus's class
 
 
 class CropStream(IterableDataset[Batch]):

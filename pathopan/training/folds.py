@@ -172,6 +172,8 @@ def best_threshold(found: Sequence[EvaluationResult]) -> float:
         Whose nuclei carry ``prob``, the height of their peak, and ``matched``.
     """
     nuclei = pd.concat([part.nuclei for part in found])
+    if nuclei.empty:
+        return max(THRESHOLDS)
     heights, matched = nuclei["prob"].to_numpy(), nuclei["matched"].to_numpy(bool)
     rows = pd.concat([part.parts for part in found])
     recall = rows[(rows["metric"] == "detection_recall") & (rows["class"] == "all")]

@@ -55,15 +55,20 @@ def outline_points(samples: Sequence[Sample], net: nn.Module, bundle: Bundle, *,
     list of Sample
         In the same order; the rows of ``nuclei`` keep their points and get ids.
     """
-    pointed = [sample for sample in samples if sample.instances is None and len(sample.nuclei)]
+    pointed = [sample for sample in samples if _has_points_only(sample)]
     if path.exists():
         stored = load_file(path)
     else:
         stored = {_key(sample): _outline(sample, net, bundle) for sample in pointed}
         with atomic_path(path) as temporary:
             save_file(stored, temporary)
-    outlined = {_key(sample): _with_outlines(sample, stored[_key(sample)]) for sample in pointed}
-    return [outlined.get(_key(sample), sample) for sample in samples]
+    return [
+        _with_outlines(sample, stored[_key(sample)]) if _has_points_only(sample) else sample for sample in samples
+    ]
+
+
+def _has_points_only(sample: Sample) -> bool:
+    return sample.instances is None and len(sample.nuclei) > 0
 
 
 def _key(sample: Sample) -> str:

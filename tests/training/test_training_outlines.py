@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from oracle import TINY
@@ -62,7 +63,7 @@ def test_a_nucleus_that_the_network_misses_gets_a_disc_and_one_that_nobody_point
     truth = sample(0)
     extra = truth.nuclei.iloc[[0]].assign(x_px=24.5, y_px=24.5, instance_id=0)  # between the nuclei of the lattice
     pointed = truth.nuclei.iloc[1:].assign(instance_id=0)
-    nuclei = pointed._append(extra, ignore_index=True)
+    nuclei = pd.concat([pointed, extra], ignore_index=True)
     net = KnowingNet(truth, border=32)
     asked = replace(truth, instances=None, nuclei=nuclei)
     (found,) = outline_points([asked], net, describe(RECIPE, BREAST), path=tmp_path / "outlines.safetensors")
