@@ -167,8 +167,8 @@ def crossvalidate(
     from pathopan.training.run import cross_validate
 
     report = cross_validate(recipe, data, out, fold=fold, device=device, workers=workers)
-    for source, found in (report or {"sources": {}})["sources"].items():
-        typer.echo(f"{source}: {found['images']} images of {found['patients']} patients")
+    for found in (report or {"folds": []})["folds"]:
+        typer.echo(f"{found['dataset']}: {found['images']} images of {found['patients']} patients")
         for name, figure in found["quality"].items():
             typer.echo(f"  {name}\t{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})")
     typer.echo(f"{out / f'fold-{fold}'} is complete" if report is None else f"report: {out / 'folds.json'}")

@@ -178,14 +178,11 @@ def apply_report(
         raise ConfigError(msg)
     return replace(bundle, decode=replace(bundle.decode, **report["decode"])), {
         **card,
-        "folds": {
-            "protocol": report["protocol"],
-            "minutes": report["minutes"],
-            "sources": report["sources"],
-        },
+        "folds": report["folds"],
         "calibration": report["calibration"],
         "ablations": report["ablations"],
-        "threshold": "decode.min_centre and the calibration were set on the held-out images of all folds",
+        "thresholds": "decode.min_centre and the calibration were set on the held-out images of all folds",
+        "cost": f"{card['minutes']} min, and {report['minutes']} min for the folds",
         "command": f"pathopan crossvalidate {bundle.name} --data DATA --out FOLDS && "
         f"pathopan train {bundle.name} --data DATA --out OUT --folds FOLDS",
     }

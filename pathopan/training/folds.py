@@ -8,12 +8,12 @@ threshold and calibration from all of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -24,15 +24,18 @@ from pathopan.errors import ConfigError
 from pathopan.evaluation import write_tables
 from pathopan.files import atomic_path
 from pathopan.metrics import EvaluationResult, pool
-from pathopan.metrics.calibrate import Calibration, calibrate_folds
+from pathopan.metrics.calibrate import calibrate_folds
 from pathopan.network.bundle import Bundle, load_bundle, save_bundle
 from pathopan.network.flips import FlippedNet
 from pathopan.network.targets import DecodeRules
-from pathopan.training.finish import THRESHOLDS, measure, quality
+from pathopan.training.card import calibration_entry, folds_entry
+from pathopan.training.curves import draw_reliability
+from pathopan.training.finish import THRESHOLDS, measure
 from pathopan.training.recipe import Recipe
 from pathopan.training.train import train, trained_minutes
 
 REPORT = "folds.json"
+CURVES = "calibration.png"
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,9 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
     Returns
     -------
     dict
-        ``decode`` (threshold and calibration for the bundle that ships), ``protocol``, ``sources`` (name -> images,
-        patients, figures with 95 % intervals by bootstrap over patients, and figures by fold), ``calibration``,
-        ``ablations``, ``minutes``.
+        ``decode`` (threshold and calibration for the bundle that ships), and ``folds`` (a source each, with 95 %
+        intervals by bootstrap over patients), ``calibration`` and ``ablations`` in the form of
+        :mod:`pathopan.training.card`; ``recipe`` and ``minutes``.
 
     Raises
     ------
@@ -123,25 +126,39 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
         prob_slope=round(calibration.platt.slope, 4),
         prob_intercept=round(calibration.platt.intercept, 4),
     )
-    pooled = {name: pool([part[name] for part in found]) for name in found[0]}
+    protocol = (
+        f"{recipe.folds}-fold cross-validation by patient (CoNSeP: by tile); threshold and calibration of a fold come "
+        f"from the {main} images of the other folds"
+    )
     report: dict[str, Any] = {
         "recipe": recipe.to_dict(),
-        "protocol": f"{recipe.folds}-fold cross-validation by patient (CoNSeP: by tile); "
-        f"threshold and calibration of a fold come from the {main} images of the other folds",
         "decode": {name: getattr(chosen, name) for name in _CHOSEN},
-        "sources": {name: _describe(result, [part[name] for part in found]) for name, result in pooled.items()},
-        "calibration": _calibration(calibration),
-        "ablations": _ablate(folds, found, chosen),
+        "folds": [folds_entry(name, [part[name] for part in found], protocol=protocol) for name in found[0]],
+        "calibration": calibration_entry(calibration, picture=CURVES),
+        "ablations": _ablate(folds, chosen),
         "minutes": round(sum(trained_minutes(out / f"fold-{fold}") for fold in range(recipe.folds)), 1),
-        "threads": torch.get_num_threads(),
     }
-    for name, result in pooled.items():
-        write_tables(result, out / name)
+    for name in found[0]:
+        write_tables(pool([part[name] for part in found]), out / name)
     calibration.folds.to_csv(out / "calibration.csv", index=False)
+    draw_reliability(calibration.curves, out / CURVES)
     with atomic_path(out / REPORT) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
+
+_COMPARED = (
+    ("detection_f1", "all"),
+    ("class_f1", "til"),
+    ("class_f1", "tumor"),
+    ("class_f1", "stromal"),
+    ("class_f1", "mean"),
+    ("pq", "all"),
+    ("dice", "all"),
+    ("derived_region_dice", "tumor"),
+    ("derived_region_dice", "stroma"),
+)
+"""Figures that ablations are compared by."""
 
 _CHOSEN = ("min_centre", "class_temperature", "prob_slope", "prob_intercept")
 
@@ -196,21 +213,23 @@ def _open_fold(recipe: Recipe, samples: Sequence[Sample], out: Path, fold: int) 
     return HeldOut(bundle, net, held)
 
 
-def _ablate(
-    folds: Sequence[HeldOut], found: Sequence[Mapping[str, EvaluationResult]], rules: DecodeRules
-) -> list[dict[str, Any]]:
+def _ablate(folds: Sequence[HeldOut], rules: DecodeRules) -> list[dict[str, Any]]:
     """Judge the folds' networks without the tissue's prior, and with test-time augmentation, at one threshold."""
     plain = replace(rules, class_temperature=1.0, prob_slope=1.0, prob_intercept=0.0)
-    variants = {
-        "as shipped": [fold.evaluate(plain) for fold in folds],
-        "without region-nucleus compatibility": [fold.evaluate(plain, net=_without_prior(fold)) for fold in folds],
-        "with four flips": [fold.evaluate(plain, net=FlippedNet(fold.net)) for fold in folds],
+    variants: dict[str, Callable[[HeldOut], nn.Module]] = {
+        "as it ships": lambda fold: fold.net,
+        "without region-nucleus compatibility": _without_prior,
+        "with four flips, at four times the cost": lambda fold: FlippedNet(fold.net),
     }
-    return [
-        {"variant": variant, "source": name, "quality": quality(pool([part[name] for part in parts]))}
-        for variant, parts in variants.items()
-        for name in found[0]
-    ]
+    rows = []
+    for variant, build in variants.items():
+        parts = [fold.evaluate(plain, net=build(fold)) for fold in folds]
+        for name in parts[0]:
+            pooled = pool([part[name] for part in parts])
+            figures = {f"{metric} {cls}": pooled.value(metric, cls) for metric, cls in _COMPARED}
+            kept = {figure: round(value, 4) for figure, value in figures.items() if not math.isnan(value)}
+            rows.append({"what": variant, "dataset": name, **kept})
+    return rows
 
 
 def _without_prior(fold: HeldOut) -> nn.Module:
@@ -219,29 +238,3 @@ def _without_prior(fold: HeldOut) -> nn.Module:
     state = fold.net.state_dict()
     net.load_state_dict({**state, "compatibility.weight_NR": torch.zeros_like(state["compatibility.weight_NR"])})
     return net.eval()
-
-
-def _describe(pooled: EvaluationResult, by_fold: Sequence[EvaluationResult]) -> dict[str, Any]:
-    return {
-        "images": len(pooled.images),
-        "patients": int(pooled.images["group"].nunique()),
-        "quality": quality(pooled),
-        "by_fold": [
-            {"fold": fold, "images": len(part.images), **{key: row["value"] for key, row in quality(part).items()}}
-            for fold, part in enumerate(by_fold)
-        ],
-    }
-
-
-def _calibration(found: Calibration) -> dict[str, Any]:
-    """Give the calibration table and curves as plain numbers; what does not exist is ``None``."""
-    rows = found.folds.round(4).astype(object).where(found.folds.notna(), None)
-    curves = {
-        name: {
-            "claimed": [None if np.isnan(v) else round(float(v), 4) for v in curve.claimed],
-            "observed": [None if np.isnan(v) else round(float(v), 4) for v in curve.observed],
-            "count": curve.count.tolist(),
-        }
-        for name, curve in found.curves.items()
-    }
-    return {"folds": rows.to_dict("records"), "curves": curves}

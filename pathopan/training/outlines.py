@@ -62,9 +62,7 @@ def outline_points(samples: Sequence[Sample], net: nn.Module, bundle: Bundle, *,
         stored = {_key(sample): _outline(sample, net, bundle) for sample in pointed}
         with atomic_path(path) as temporary:
             save_file(stored, temporary)
-    return [
-        _with_outlines(sample, stored[_key(sample)]) if _has_points_only(sample) else sample for sample in samples
-    ]
+    return [_with_outlines(sample, stored[_key(sample)]) if _has_points_only(sample) else sample for sample in samples]
 
 
 def _has_points_only(sample: Sample) -> bool:

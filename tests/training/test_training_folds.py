@@ -79,14 +79,15 @@ def test_a_complete_fold_is_left_alone(out, monkeypatch):
 
 
 def test_the_report_judges_every_image_once_and_says_how(report, out):
-    assert {name: part["images"] for name, part in report["sources"].items()} == {"A": 3, "B": 3}
-    assert [part["images"] for part in report["sources"]["A"]["by_fold"]] in ([1, 2], [2, 1])
-    assert "threshold and calibration of a fold come from the A images of the other folds" in report["protocol"]
-    assert {row["variant"] for row in report["ablations"]} == {
-        "as shipped",
+    assert {part["dataset"]: part["images"] for part in report["folds"]} == {"A": 3, "B": 3}
+    assert [part["images"] for part in report["folds"][0]["by_fold"]] in ([1, 2], [2, 1])
+    assert "come from the A images of the other folds" in report["folds"][0]["protocol"]
+    assert {row["what"] for row in report["ablations"]} == {
+        "as it ships",
         "without region-nucleus compatibility",
-        "with four flips",
+        "with four flips, at four times the cost",
     }
+    assert (out / report["calibration"]["picture"]).stat().st_size > 5_000
     assert read_report(out) == json.loads(json.dumps(report))
     assert len(pd.read_csv(out / "A" / "images.csv")) == 3
 
@@ -108,7 +109,7 @@ def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(repor
     saved = write_bundle(tmp_path / "bundle", RECIPE, SAMPLES, bundle=draft, net=net, minutes=1, report=report)
     assert saved.decode.min_centre == report["decode"]["min_centre"]
     assert saved.decode.class_temperature == report["decode"]["class_temperature"]
-    assert saved.card["folds"]["sources"] == report["sources"]
+    assert saved.card["folds"] == report["folds"]
     assert (tmp_path / "bundle" / "MODEL_CARD.md").is_file()
     with pytest.raises(ConfigError, match="is of another recipe"):
         write_bundle(
