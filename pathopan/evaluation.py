@@ -10,7 +10,6 @@ from pathopan.datasets import read_dataset
 from pathopan.datasets.derived import derive_regions
 from pathopan.datasets.sample import Sample
 from pathopan.errors import DatasetError
-from pathopan.files import atomic_path
 from pathopan.metrics import EvaluationResult, evaluate, read_pairs
 from pathopan.segment import Segmenter
 
@@ -80,12 +79,4 @@ def _truths(name: str, root: Path, only: Path | None) -> Iterator[Sample]:
 
 def write_tables(found: EvaluationResult, folder: Path) -> None:
     """Write the figures, the figures per image and the confusion tables as CSV."""
-    tables = {
-        "summary": found.summary,
-        "images": found.images,
-        "nucleus_confusion": found.nucleus_confusion,
-        "region_confusion": found.region_confusion,
-    }
-    for name, table in tables.items():
-        with atomic_path(folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=name.endswith("confusion"))
+    found.write_tables(folder)

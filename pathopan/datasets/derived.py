@@ -53,9 +53,8 @@ def derive_regions(sample: Sample, *, taxonomy: Taxonomy = BREAST, rules: Deriva
     }
     total = sum(density.values())
     tumor = density["tumor"] > density["stromal"] + rules.inflammatory_weight * density["til"]
-    crowd, everyone = (
-        _density(sample, taxonomy.nucleus_ids(*roles), rules.dense_blur_um) for roles in (("til",), tuple(density))
-    )
+    crowd = _density(sample, taxonomy.nucleus_ids("til"), rules.dense_blur_um)
+    everyone = _density(sample, tuple(kind.id for kind in taxonomy.nuclei), rules.dense_blur_um)
     dense = (crowd > rules.dense_share * everyone) & (crowd > rules.dense_per_mm2) & ~tumor
     region = np.full(sample.image.shape[:2], taxonomy.region_ids("stroma")[0], dtype=np.uint8)
     region[tumor] = taxonomy.region_ids("tumor")[0]

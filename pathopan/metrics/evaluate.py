@@ -12,6 +12,7 @@ import pandas as pd
 
 from pathopan.classes import Taxonomy
 from pathopan.errors import DatasetError
+from pathopan.files import atomic_path
 from pathopan.metrics.agreement import bootstrap_counts
 from pathopan.metrics.detection import RADIUS_UM
 from pathopan.metrics.measure import (
@@ -72,6 +73,12 @@ class EvaluationResult:
         """
         rows = self.summary[(self.summary["metric"] == metric) & (self.summary["class"] == cls)]
         return float(rows["value"].iloc[0]) if len(rows) else float("nan")
+
+    def write_tables(self, folder: Path) -> None:
+        """Write the figures, the figures per image and the confusion tables as CSV."""
+        for name in ("summary", "images", "nucleus_confusion", "region_confusion"):
+            with atomic_path(folder / f"{name}.csv") as temporary:
+                getattr(self, name).to_csv(temporary, index=name.endswith("confusion"))
 
 
 def evaluate(

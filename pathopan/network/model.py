@@ -63,15 +63,15 @@ def build_head(decoder_channels: Sequence[int], channels: int, *, bias: Sequence
     bias : sequence of float, optional
         What each map says to begin with; 0 unless given. Most pixels are neither centre nor nucleus.
     """
+    start = torch.tensor(bias if bias is not None else [0.0] * channels)
     if len(decoder_channels) == 5:
-        head: nn.Module = nn.Conv2d(decoder_channels[-1], channels, kernel_size=3, padding=1)
-        start = bias
+        conv = nn.Conv2d(decoder_channels[-1], channels, kernel_size=3, padding=1)
+        head: nn.Module = conv
     else:
         head = SubpixelHead(decoder_channels[-1], channels)
-        start = [value for value in bias or [0.0] * channels for _ in range(4)]
-    if start is not None:
-        with torch.no_grad():
-            getattr(head, "conv", head).bias.copy_(torch.tensor(start))
+        conv, start = head.conv, start.repeat_interleave(4)
+    with torch.no_grad():
+        conv.bias.copy_(start)  # type: ignore[union-attr]
     return head
 
 

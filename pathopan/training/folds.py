@@ -21,7 +21,6 @@ from torch import nn
 from pathopan.datasets.sample import Sample
 from pathopan.datasets.splits import assign_folds
 from pathopan.errors import ConfigError
-from pathopan.evaluation import write_tables
 from pathopan.files import atomic_path
 from pathopan.metrics import EvaluationResult, pool
 from pathopan.metrics.calibrate import calibrate_folds
@@ -139,7 +138,7 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
         "minutes": round(sum(trained_minutes(out / f"fold-{fold}") for fold in range(recipe.folds)), 1),
     }
     for name in found[0]:
-        write_tables(pool([part[name] for part in found]), out / name)
+        pool([part[name] for part in found]).write_tables(out / name)
     calibration.folds.to_csv(out / "calibration.csv", index=False)
     draw_reliability(calibration.curves, out / CURVES)
     with atomic_path(out / REPORT) as temporary:
