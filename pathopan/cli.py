@@ -181,20 +181,25 @@ def evaluate(
     bundle: BundleName = "breast-he-1",
     predictions: Annotated[Path | None, typer.Option(help="Judge the predictions in this folder instead.")] = None,
     only: Annotated[Path | None, typer.Option(help="Text file that lists the images to use, a line each.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the tables.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, charts and sheets.")] = None,
+    sheets: Annotated[int, typer.Option(min=0, help="Sheets of the best, median and worst images each.")] = 2,
     device: Device = "auto",
 ) -> None:
     """Measure a bundle, or anyone's predictions, on a data set: PQ, SQ, RQ, AJI, Dice, detection and class F1.
 
-    Example: pathopan evaluate brca_m2c ../shared/data/brca_m2c --only ../shared/data/brca_m2c/val.txt
+    Example: pathopan evaluate brca_m2c ../shared/data/brca_m2c --only ../shared/data/brca_m2c/val.txt -o judged
     """
-    from pathopan.evaluation import evaluate_dataset, write_tables
+    from pathopan.evaluation import open_trial
+    from pathopan.evaluation_page import Wording, write_evaluation
+    from pathopan.metrics import evaluate as judge
 
-    found = evaluate_dataset(dataset, root, bundle=bundle, predictions=predictions, only=only, device=device)
+    trial = open_trial(dataset, root, bundle=bundle, predictions=predictions, only=only, device=device)
+    found = judge(trial.pairs(), taxonomy=trial.taxonomy)
     typer.echo(found.summary.round(4).to_string(index=False))
     if out:
-        write_tables(found, out)
-        typer.echo(f"tables: {out}")
+        wording = Wording(f"{trial.who} on {dataset}", f"{len(found.images)} images of {root}", each=sheets)
+        page = write_evaluation(found, out, pairs_of=trial.pairs, taxonomy=trial.taxonomy, wording=wording)
+        typer.echo(f"look at: {page}")
 
 
 @app.command()

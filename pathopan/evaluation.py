@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from pathopan.classes import BREAST
+from pathopan.classes import BREAST, Taxonomy
 from pathopan.datasets import read_dataset
 from pathopan.datasets.derived import derive_regions
 from pathopan.datasets.sample import Sample
 from pathopan.errors import DatasetError
-from pathopan.metrics import EvaluationResult, evaluate, read_pairs
+from pathopan.metrics import EvaluationResult, Prediction, evaluate, read_prediction
 from pathopan.segment import Segmenter
 
 
-def evaluate_dataset(
+@dataclass(frozen=True)
+class Trial:
+    """A data set, and who is judged on it. Images are read and predicted one by one, each time they are asked for."""
+
+    name: str  # of the data set's reader
+    root: Path
+    who: str  # the bundle's name, or the folder of predictions
+    taxonomy: Taxonomy
+    predict: Callable[[Sample], Prediction]
+    only: frozenset[str] | None = None  # sample ids
+
+    def pairs(self, wanted: Collection[str] | None = None) -> Iterator[tuple[Sample, Prediction]]:
+        """Yield each image with its prediction, or only the images of the given names.
+
+        Raises
+        ------
+        DatasetError
+            If the data set is missing or malformed, or no image is left.
+        """
+        left = None if wanted is None else set(wanted)
+        count = 0
+        for sample in read_dataset(self.name, self.root):
+            if self.only is not None and sample.sample_id not in self.only:
+                continue
+            if left is not None and sample.sample_id not in left:
+                continue
+            count += 1
+            classified = sample.region is None and (sample.nuclei["class_id"] > 0).any()
+            truth = derive_regions(sample) if classified else sample
+            yield truth, self.predict(truth)
+            if left is not None:
+                left.discard(sample.sample_id)
+                if not left:
+                    return
+        if count == 0:
+            msg = f"{self.root}: no images of {self.name} to evaluate" + (
+                ", after the list of --only" * bool(self.only)
+            )
+            raise DatasetError(msg)
+
+
+def open_trial(
     name: str,
     root: Path,
     *,
@@ -22,8 +64,8 @@ def evaluate_dataset(
     predictions: Path | None = None,
     only: Path | None = None,
     device: str = "auto",
-) -> EvaluationResult:
-    """Predict a data set's images, or read predictions, and judge them.
+) -> Trial:
+    """Get ready to judge a bundle, or a folder of predictions, on a data set.
 
     Parameters
     ----------
@@ -40,6 +82,35 @@ def evaluate_dataset(
     device : str
         ``auto``, ``cpu`` or ``cuda``.
 
+    Raises
+    ------
+    DatasetError
+        If the list of images cannot be read, or no reader has the name.
+    BundleError
+        If the bundle cannot be loaded.
+    """
+    read_dataset(name, root)
+    names = None if only is None else _names(only)
+    if predictions is not None:
+        folder = predictions
+        return Trial(
+            name, root, str(folder), BREAST, lambda s: read_prediction(folder, s.sample_id, taxonomy=BREAST), names
+        )
+    segmenter = Segmenter(bundle, device=device)
+    return Trial(name, root, segmenter.bundle.name, segmenter.bundle.taxonomy, segmenter.predict, names)
+
+
+def evaluate_dataset(
+    name: str,
+    root: Path,
+    *,
+    bundle: str | Path,
+    predictions: Path | None = None,
+    only: Path | None = None,
+    device: str = "auto",
+) -> EvaluationResult:
+    """Predict a data set's images, or read predictions, and judge them; arguments as of :func:`open_trial`.
+
     Returns
     -------
     EvaluationResult
@@ -50,33 +121,13 @@ def evaluate_dataset(
     DatasetError
         If the data set is missing or malformed, or no image is left.
     """
-    truths = _truths(name, root, only)
-    if predictions is not None:
-        return evaluate(read_pairs(truths, predictions, taxonomy=BREAST), taxonomy=BREAST)
-    segmenter = Segmenter(bundle, device=device)
-    pairs = ((truth, segmenter.predict(truth)) for truth in truths)
-    return evaluate(pairs, taxonomy=segmenter.bundle.taxonomy)
+    trial = open_trial(name, root, bundle=bundle, predictions=predictions, only=only, device=device)
+    return evaluate(trial.pairs(), taxonomy=trial.taxonomy)
 
 
-def _truths(name: str, root: Path, only: Path | None) -> Iterator[Sample]:
-    wanted = None
-    if only is not None:
-        try:
-            wanted = {Path(line).stem for line in only.read_text(encoding="utf-8").split()}
-        except (OSError, UnicodeDecodeError) as error:
-            msg = f"{only}: cannot be read as a list of images: {error}"
-            raise DatasetError(msg) from error
-    count = 0
-    for sample in read_dataset(name, root):
-        if wanted is None or sample.sample_id in wanted:
-            count += 1
-            classified = sample.region is None and (sample.nuclei["class_id"] > 0).any()
-            yield derive_regions(sample) if classified else sample
-    if count == 0:
-        msg = f"{root}: no images of {name} to evaluate" + (f"; {only} lists none of them" if only else "")
-        raise DatasetError(msg)
-
-
-def write_tables(found: EvaluationResult, folder: Path) -> None:
-    """Write the figures, the figures per image and the confusion tables as CSV."""
-    found.write_tables(folder)
+def _names(listed: Path) -> frozenset[str]:
+    try:
+        return frozenset(Path(line).stem for line in listed.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{listed}: cannot be read as a list of images: {error}"
+        raise DatasetError(msg) from error
