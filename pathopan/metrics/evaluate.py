@@ -30,7 +30,12 @@ CLASS_MEAN = "mean"
 """Row of a metric's plain mean over the classes that occur in the truth: of ``class_pq`` it is mPQ+ (CoNIC), of
 ``class_f1`` the mean class F1."""
 PARTS = ["sample_id", "group", "metric", "class", "above", "below"]
-_AVERAGED = ("class_f1", "class_pq", "hovernet_fc", "region_dice", "region_iou", "panoptic_pq")
+_AVERAGED = (
+    *("class_f1", "class_pq", "class_sq", "class_rq", "hovernet_fc", "region_dice", "region_iou"),
+    *("panoptic_pq", "panoptic_sq", "panoptic_rq", "bpq_tissue", "mpq_tissue"),
+)
+_KINDS = {"panoptic": "", "region": "region ", "tissue": "tissue "}
+"""What the classes of a metric are, by a part of its name; they are nuclei otherwise, and panoptic ones say it."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,17 @@ def evaluate(
 
     Notes
     -----
-    Metrics: ``detection_*`` and ``class_*`` precision, recall and F1 of centres within the radius, class by class
-    (protocol A, Abousamra et al. 2021) · ``hovernet_fc`` (protocol B, Graham et al. 2019) · ``pq, sq, rq`` of nuclei
-    whatever their class, ``class_pq`` and so on by class, pooled; ``pq_image_mean`` and ``mpq_image_mean`` as PanNuke
-    averages them · ``aji, aji_plus, dice_image_mean`` as means over images · ``dice`` pooled · ``region_dice,
-    region_iou, region_accuracy``, with stroma and lymphocyte-rich stroma also as one · ``panoptic_pq`` of regions and
-    nuclei together. ``derived_`` in front marks region truth that was computed and not drawn.
+    ``detection_*`` and ``class_*`` precision, recall and F1 of centres within the radius, one to one, class by class
+    (protocol A: Abousamra et al., ICCV 2021) · ``hovernet_fc`` classification F1 (protocol B: Graham et al., Medical
+    Image Analysis 58, 2019) · ``pq, sq, rq`` of nuclei whatever their class (binary PQ), ``class_pq`` and so on by
+    class, pooled over images; ``class_pq`` ``mean`` is mPQ+ (Graham et al., Medical Image Analysis 92, 2024). ``rq`` is
+    F1 at an IoU above 0.5 and ``sq`` the mean IoU of matched nuclei: read both, since PQ alone hides much where nuclei
+    are small (Foucart et al., 2022) · ``pq_image_mean`` and ``mpq_image_mean``, means over images; ``bpq_tissue`` and
+    ``mpq_tissue``, of samples that tell their tissue, whose ``mean`` over tissues is PanNuke's bPQ and mPQ (Gamper et
+    al., arXiv 2003.10778) · ``aji`` (Kumar et al., IEEE TMI 36:1550, 2017), ``aji_plus, dice_image_mean`` as means over
+    images, ``dice`` pooled · ``region_dice, region_iou, region_accuracy``, with stroma and lymphocyte-rich stroma also
+    as one · ``panoptic_pq, _sq, _rq`` of regions and nuclei together, class by class and their mean (Kirillov et al.,
+    CVPR 2019; void handled). ``derived_`` in front marks region truth that was computed and not drawn.
     """
     rows: list[tuple[str, str, str, str, float, float]] = []
     present: set[str] = set()
@@ -259,7 +269,7 @@ def _summarise(parts: pd.DataFrame, present: Collection[str], *, resamples: int,
     pooled = _pool_parts(parts)
     rows = [pooled.row(key, [k], resamples=resamples, seed=seed) for k, key in enumerate(pooled.keys)]
     for metric in dict.fromkeys(metric for metric, _ in pooled.keys):
-        kind = "" if "panoptic" in metric else "region " if "region" in metric else "nucleus "
+        kind = next((kind for part, kind in _KINDS.items() if part in metric), "nucleus ")
         chosen = [k for k, (name, cls) in enumerate(pooled.keys) if name == metric and kind + cls in present]
         if metric.removeprefix("derived_") in _AVERAGED and chosen:
             rows.append(pooled.row((metric, CLASS_MEAN), chosen, resamples=resamples, seed=seed))

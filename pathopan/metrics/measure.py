@@ -36,7 +36,7 @@ class Ratio:
     """A figure as two parts that add over images: its value is ``above / below``."""
 
     metric: str
-    cls: str  # a class's name, or ALL
+    cls: str  # a class's or tissue's name, or ALL
     above: float
     below: float
 
@@ -90,11 +90,12 @@ def _points(nuclei: pd.DataFrame, mpp: float) -> LabelledPoints:
 
 
 def classes_present(truth: Truth, taxonomy: Taxonomy) -> set[str]:
-    """Name the classes that occur in a truth: ``nucleus NAME`` and ``region NAME``."""
+    """Name the classes that occur in a truth: ``nucleus NAME``, ``region NAME``, and ``tissue NAME`` if it is told."""
     nuclei = set(truth.nuclei["class_id"].tolist())
     regions = set() if truth.region is None else set(np.unique(truth.region).tolist())
     things = {f"nucleus {c.name}" for c in taxonomy.nuclei if c.id in nuclei}
-    return things | {f"region {c.name}" for c in taxonomy.regions if c.id in regions}
+    tissue = {f"tissue {truth.notes['tissue']}"} if "tissue" in truth.notes else set()
+    return things | tissue | {f"region {c.name}" for c in taxonomy.regions if c.id in regions}
 
 
 def measure(scene: Scene) -> Iterator[Ratio]:
@@ -147,16 +148,17 @@ def _panoptic_ratios(prefix: str, cls: str, counts: PanopticCounts) -> Iterator[
     yield Ratio(f"{prefix}rq", cls, counts.tp, found)
 
 
-def _image_mean(metric: str, value: float) -> Ratio:
+def _image_mean(metric: str, value: float, *, cls: str = ALL) -> Ratio:
     """Make a figure whose cohort value is the mean over images in which it is defined."""
-    return Ratio(metric, ALL, value, 1.0) if value == value else Ratio(metric, ALL, 0.0, 0.0)
+    return Ratio(metric, cls, value, 1.0) if value == value else Ratio(metric, cls, 0.0, 0.0)
 
 
 def _measure_instances(scene: Scene, truth: npt.NDArray[np.integer], pred: npt.NDArray[np.integer]) -> Iterator[Ratio]:
     matches = match_instances(truth, pred)
     binary = count_binary(matches)
     yield from _panoptic_ratios("", ALL, binary)
-    yield _image_mean("pq_image_mean", binary.pq if binary.n_truth else float("nan"))
+    bpq = binary.pq if binary.n_truth else float("nan")
+    yield _image_mean("pq_image_mean", bpq)
     yield _image_mean("aji", aji(truth, pred))
     yield _image_mean("aji_plus", aji_plus(truth, pred))
     yield Ratio("dice", ALL, *foreground_counts(truth, pred))
@@ -168,7 +170,11 @@ def _measure_instances(scene: Scene, truth: npt.NDArray[np.integer], pred: npt.N
     )
     for class_id, counts in by_class.items():
         yield from _panoptic_ratios("class_", scene.taxonomy.nucleus(class_id).name, counts)
-    yield _image_mean("mpq_image_mean", mean_pq_per_image([by_class]))
+    mpq = mean_pq_per_image([by_class])
+    yield _image_mean("mpq_image_mean", mpq)
+    if "tissue" in scene.truth.notes:
+        for name, value in (("bpq_tissue", bpq), ("mpq_tissue", mpq)):
+            yield _image_mean(name, value, cls=scene.truth.notes["tissue"])
 
 
 def _class_of(nuclei: pd.DataFrame) -> dict[int, int]:

@@ -57,6 +57,7 @@ class Matches:
     missed: IntVector  # ids of true instances without a partner
     extra: IntVector  # ids of predicted instances without a partner
     ignored: IntVector  # predicted, without a partner, and mostly in void: neither right nor wrong
+    mostly_void: npt.NDArray[np.bool_]  # (M,) whether the prediction of a pair lies mostly in void
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def match_instances(
         missed=np.delete(overlaps.truth_ids, truth_index),
         extra=overlaps.pred_ids[alone & ~mostly_void],
         ignored=overlaps.pred_ids[alone & mostly_void],
+        mostly_void=mostly_void[pred_index],
     )
 
 
@@ -215,7 +217,8 @@ def count_by_class(
 ) -> dict[int, PanopticCounts]:
     """Count matches class by class: a pair of two classes is one false negative and one false positive.
 
-    Since pairs with an IoU above 0.5 are unique, this equals matching each class on its own.
+    Since pairs with an IoU above 0.5 are unique, this equals matching each class on its own. A prediction of such a
+    pair that lies mostly in void is no false positive, as it would be none without the pair.
 
     Parameters
     ----------
@@ -242,7 +245,7 @@ def count_by_class(
         right = (truth == class_id) & (pred == class_id)
         counts[class_id] = PanopticCounts(
             tp=int(right.sum()),
-            fp=int((extra == class_id).sum() + (wrong & (pred == class_id)).sum()),
+            fp=int((extra == class_id).sum() + (wrong & (pred == class_id) & ~matches.mostly_void).sum()),
             fn=int((missed == class_id).sum() + (wrong & (truth == class_id)).sum()),
             sum_iou=float(matches.iou[right].sum()),
         )

@@ -60,6 +60,10 @@ class Truth(Labels, Protocol):
     def mpp(self) -> float:
         """Micrometres per pixel."""
 
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What else is known; ``tissue`` is the organ by which PanNuke averages."""
+
 
 @dataclass(frozen=True)
 class Prediction:
