@@ -132,6 +132,7 @@ class ExportConfig:
 
     nuclei: str = "polygons"  # polygons | points | none, in GeoJSON
     max_vertices: int = 16  # of a nucleus outline in GeoJSON
+    piece_nuclei: int = 300_000  # with more nuclei there is a GeoJSON file for each piece of tissue too
     ngff: str = "0.4"  # OME-Zarr version: 0.4 (Zarr v2) or 0.5 (Zarr v3)
     image_mpp: float = 8.0  # um/px of the picture inside panoptic.ome.zarr
 
@@ -141,6 +142,7 @@ class ExportConfig:
             self.nuclei in ("polygons", "points", "none"), f"export.nuclei is {self.nuclei!r}: polygons, points or none"
         )
         _require(self.max_vertices >= 4, "export.max_vertices must be at least 4")
+        _require(self.piece_nuclei >= 0, "export.piece_nuclei must not be negative")
         _require(self.ngff in ("0.4", "0.5"), f"export.ngff is {self.ngff!r}: '0.4' or '0.5'")
         _require(1 <= self.image_mpp <= 64, "export.image_mpp must lie in 1..64 um/px")
 

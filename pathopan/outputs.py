@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from pathopan.calibration import StoredCalibration, applied_calibration
@@ -14,8 +15,9 @@ from pathopan.classes import Taxonomy
 from pathopan.config import Config
 from pathopan.definitions import definitions
 from pathopan.edits import edit_print
-from pathopan.export.geojson import write_nuclei_geojson, write_regions_geojson
-from pathopan.export.geoparquet import iter_geoparquet
+from pathopan.export.geojson import PieceOf, write_nuclei_geojson, write_regions_geojson
+from pathopan.export.geoparquet import count_rows, iter_geoparquet
+from pathopan.export.pieces import find_pieces
 from pathopan.export.report import write_slide_report
 from pathopan.pages import slide_page
 from pathopan.record import SlideRecord, fingerprint, read_json
@@ -101,6 +103,7 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
         slide_id=slide_id,
         form=config.nuclei,  # type: ignore[arg-type]
         max_vertices=config.max_vertices,
+        piece_of=_piece_of(place, record),
     )
     page = slide_page(
         result, run=run, definitions=definitions(taxonomy), field_densities=_field_densities(result.score)
@@ -113,6 +116,18 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
         }
     }
     record.finish("export", place.prints["export"], seconds=time.monotonic() - started, notes=notes)
+
+
+def _piece_of(place: Place, record: SlideRecord) -> PieceOf | None:
+    """Give what tells a nucleus's piece of tissue, if the slide has so many nuclei, and more than one piece."""
+    mask = place.folder / "tissue.png"
+    if count_rows(place.folder / "nuclei.parquet") <= place.config.export.piece_nuclei or not mask.is_file():
+        return None
+    tissue = np.asarray(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)) > 0
+    pieces = find_pieces(tissue, mpp=float(record.notes("tile")["tissue_mpp"]))
+    if len(pieces.areas_mm2) < 2:
+        return None
+    return lambda nuclei: pieces.find(nuclei["x_um"], nuclei["y_um"])
 
 
 def _field_densities(score: dict[str, Any]) -> list[float]:

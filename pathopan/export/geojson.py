@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal
 
 import geopandas as gpd
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pandas as pd
 import shapely
@@ -28,6 +30,7 @@ from pathopan.export.qupath import qupath_color
 from pathopan.files import atomic_path, remove
 
 NucleusForm = Literal["polygons", "points", "none"]
+PieceOf = Callable[[pd.DataFrame], npt.NDArray[Any]]
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "pathopan")
 """Of all object ids: ``uuid5(NAMESPACE, "<slide_id>/nucleus/<nucleus_id>")``, and likewise ``region``."""
@@ -54,7 +57,7 @@ REGION_MEASUREMENTS: Mapping[str, str] = {
 }
 """Column of ``regions.parquet`` to the name QuPath shows."""
 
-_CHUNK_ROWS = 20_000
+_CHUNK_ROWS = 4_000
 _SIGNIFICANT = 6
 _COMPRESSION = 4
 
@@ -91,6 +94,7 @@ def write_nuclei_geojson(
     slide_id: str,
     form: NucleusForm = "polygons",
     max_vertices: int = 16,
+    piece_of: PieceOf | None = None,
 ) -> Written:
     """Write nuclei as QuPath detections.
 
@@ -108,6 +112,8 @@ def write_nuclei_geojson(
         Outlines of at most ``max_vertices`` vertices, or centroids, or nothing.
     max_vertices : int
         Of one outline, at least 4.
+    piece_of : callable, optional
+        Given rows, tells the number of the tissue piece of each; then `piece_path` has a file for each piece besides.
 
     Returns
     -------
@@ -119,16 +125,48 @@ def write_nuclei_geojson(
     SchemaError
         If a row's class is not in the taxonomy.
     """
+    for old in find_piece_paths(path):
+        remove(old)
     if form == "none":
         remove(path)
         return Written()
     total = Written()
-    with _collection(path) as out:
+    with ExitStack() as stack:
+        whole = stack.enter_context(_collection(path))
+        parts: dict[int, _Collection] = {}
         for chunk in _chunks(nuclei):
             features, count = _nucleus_features(chunk, taxonomy, slide_id, None if form == "points" else max_vertices)
-            _append(out, features, first=total.objects == 0)
+            whole.append([feature for feature in features if feature is not None])
             total += count
+            numbers = piece_of(chunk) if piece_of else np.zeros(0, np.int64)
+            for number in np.unique(numbers).tolist():
+                if number not in parts:
+                    parts[number] = stack.enter_context(_collection(piece_path(path, number)))
+                own = [features[row] for row in np.flatnonzero(numbers == number)]
+                parts[number].append([feature for feature in own if feature is not None])
     return total
+
+
+def piece_path(path: Path, number: int) -> Path:
+    """Name the file with the nuclei of one piece of tissue, beside that with all of them.
+
+    Examples
+    --------
+    >>> piece_path(Path("S.1.nuclei.geojson.gz"), 2).name
+    'S.1.nuclei.piece-02.geojson.gz'
+    """
+    return path.with_name(f"{_stem(path)}.piece-{number:02d}{path.name.removeprefix(_stem(path))}")
+
+
+def find_piece_paths(path: Path) -> list[Path]:
+    """List the files by piece that lie beside the file with all nuclei."""
+    stem, ending = _stem(path), path.name.removeprefix(_stem(path))
+    named = re.compile(re.escape(stem) + r"\.piece-\d\d" + re.escape(ending))
+    return sorted(p for p in path.parent.glob("*.piece-*") if named.fullmatch(p.name)) if path.parent.is_dir() else []
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".geojson")
 
 
 def write_regions_geojson(path: Path, regions: gpd.GeoDataFrame, *, taxonomy: Taxonomy, slide_id: str) -> Written:
@@ -164,32 +202,40 @@ def write_regions_geojson(path: Path, regions: gpd.GeoDataFrame, *, taxonomy: Ta
             classes = _classes(chunk["class_id"], {c.id: c for c in taxonomy.regions}, taxonomy)
             columns = zip(chunk["region_id"].tolist(), shapes, classes, _measurements(chunk, names), strict=True)
             features = [_region_feature(slide_id, *row) for row in columns if row[1] is not None]
-            _append(out, features, first=total.objects == 0)
+            out.append(features)
             total += Written(len(features), int(repaired.sum()), len(chunk) - len(features))
     return total
 
 
+class _Collection:
+    """A FeatureCollection that is being written."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._parting = b""
+        out.write(b'{"type":"FeatureCollection","features":[\n')
+
+    def append(self, features: Sequence[dict[str, Any]]) -> None:
+        """Write Features, in one line."""
+        if features:
+            self._out.write(self._parting + orjson.dumps(features, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+            self._parting = b",\n"
+
+    def close(self) -> None:
+        """Write the end."""
+        self._out.write(b"\n]}\n")
+
+
 @contextmanager
-def _collection(path: Path) -> Iterator[BinaryIO]:
+def _collection(path: Path) -> Iterator[_Collection]:
     """Open a FeatureCollection whose bytes depend on nothing but its content."""
-    with atomic_path(path) as temporary, temporary.open("wb") as raw:
+    with ExitStack() as stack:
+        out: Any = stack.enter_context(stack.enter_context(atomic_path(path)).open("wb"))
         if path.suffix == ".gz":
-            with gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as packed:
-                yield from _framed(cast("BinaryIO", packed))
-        else:
-            yield from _framed(raw)
-
-
-def _framed(out: BinaryIO) -> Iterator[BinaryIO]:
-    out.write(b'{"type":"FeatureCollection","features":[\n')
-    yield out
-    out.write(b"\n]}\n")
-
-
-def _append(out: BinaryIO, features: Sequence[dict[str, Any]], *, first: bool) -> None:
-    if features:
-        body = orjson.dumps(features, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        out.write(body if first else b",\n" + body)
+            out = stack.enter_context(gzip.GzipFile("", "wb", _COMPRESSION, out, mtime=0))
+        collection = _Collection(out)
+        yield collection
+        collection.close()
 
 
 def _chunks(table: gpd.GeoDataFrame | Iterable[gpd.GeoDataFrame]) -> Iterator[gpd.GeoDataFrame]:
@@ -200,7 +246,8 @@ def _chunks(table: gpd.GeoDataFrame | Iterable[gpd.GeoDataFrame]) -> Iterator[gp
 
 def _nucleus_features(
     chunk: gpd.GeoDataFrame, taxonomy: Taxonomy, slide_id: str, max_vertices: int | None
-) -> tuple[list[dict[str, Any]], Written]:
+) -> tuple[list[dict[str, Any] | None], Written]:
+    """Make the Feature of each row, ``None`` where its outline cannot be saved."""
     shapes = np.asarray(chunk.geometry, dtype=object)
     safe, repaired = safe_nuclei(shapes, max_vertices=max_vertices or 64)
     geometries = _points(safe) if max_vertices is None else _polygons(safe)
@@ -220,10 +267,12 @@ def _nucleus_features(
                 "measurements": measurements,
             },
         }
-        for number, geometry, kind, measurements in rows
         if geometry is not None
+        else None
+        for number, geometry, kind, measurements in rows
     ]
-    return features, Written(len(features), int(repaired.sum()), len(chunk) - len(features))
+    written = len(features) - features.count(None)
+    return features, Written(written, int(repaired.sum()), len(chunk) - written)
 
 
 def _polygons(shapes: Shapes) -> Iterator[dict[str, Any] | None]:

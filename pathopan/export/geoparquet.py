@@ -100,10 +100,26 @@ def iter_geoparquet(path: Path, *, schema: Schema, rows: int = _ROW_GROUP) -> It
     try:
         with pq.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if name != _COVERING]
-            for batch in file.iter_batches(batch_size=rows, columns=names):
-                frame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
-                shapes = shapely.from_wkb(frame["geometry"].to_numpy())
-                yield schema.check(frame.set_geometry(gpd.GeoSeries(shapes, crs=None)))
+            for group in range(file.num_row_groups):  # `iter_batches` holds on to groups that it has read
+                stored = file.read_row_group(group, columns=names, use_threads=False)
+                for batch in stored.to_batches(max_chunksize=rows):
+                    frame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
+                    shapes = shapely.from_wkb(frame["geometry"].to_numpy())
+                    yield schema.check(frame.set_geometry(gpd.GeoSeries(shapes, crs=None)))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from error
+
+
+def count_rows(path: Path) -> int:
+    """Count a Parquet table's rows without reading them.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing or is not Parquet.
+    """
+    try:
+        return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error) from error
 

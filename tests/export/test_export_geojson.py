@@ -10,7 +10,7 @@ import shapely
 from pathopan.classes import BREAST
 from pathopan.errors import ConfigError, SchemaError
 from pathopan.export.annotations import match_region_classes, read_regions_geojson
-from pathopan.export.geojson import Written, object_uuid, write_nuclei_geojson, write_regions_geojson
+from pathopan.export.geojson import Written, find_piece_paths, object_uuid, write_nuclei_geojson, write_regions_geojson
 from pathopan.export.qupath import check_geojson
 
 BOW_TIE = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
@@ -85,6 +85,27 @@ def test_bytes_depend_on_content_alone_not_on_the_parts_it_came_in(tmp_path):
     assert read(whole) == read(parts)
     write_nuclei_geojson(parts, table, taxonomy=BREAST, slide_id="S")
     assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_each_piece_of_tissue_has_a_file_of_its_own(tmp_path):
+    path = tmp_path / "S.1.nuclei.geojson.gz"
+    table = nuclei(*[shapely.box(i, 0, i + 3, 4) for i in range(40)], DOT)
+    (tmp_path / "S.1.nuclei.piece-07.geojson.gz").write_bytes(b"of an earlier run")
+    (tmp_path / "S.1.nuclei.piece-x.geojson.gz").write_bytes(b"a person's")
+
+    def piece_of(rows):
+        return 1 + (rows["nucleus_id"].to_numpy() % 3 == 0)
+
+    count = write_nuclei_geojson(path, (table[:15], table[15:]), taxonomy=BREAST, slide_id="S.1", piece_of=piece_of)
+    assert (count.objects, count.dropped) == (40, 1)
+    assert [p.name for p in find_piece_paths(path)] == [f"S.1.nuclei.piece-0{n}.geojson.gz" for n in (1, 2)]
+    whole, (one, two) = read(path), (read(p) for p in find_piece_paths(path))
+    assert [feature for feature in whole if feature["properties"]["measurements"]["Nucleus ID"] % 3] == one
+    assert [feature for feature in whole if feature["properties"]["measurements"]["Nucleus ID"] % 3 == 0] == two
+    assert [problem for p in find_piece_paths(path) for problem in check_geojson(p)] == []
+    write_nuclei_geojson(path, table, taxonomy=BREAST, slide_id="S.1")
+    assert find_piece_paths(path) == []
+    assert read(path) == whole
 
 
 def test_points_are_centroids(tmp_path):
