@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check train bench clean
+.PHONY: demo test check train bench docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("pathopan needs Python 3.11 or newer, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -27,6 +27,9 @@ check: $(STAMP)
 
 train: $(STAMP)
 	$(BIN)/pathopan train breast-he-1 --data ../shared/data --out runs/breast-he-1
+
+docs: $(STAMP)
+	$(BIN)/python -m pathopan.dictionary docs/data-dictionary.md README.md
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,13 +10,16 @@ from typing import Annotated
 import typer
 
 from pathopan import cli_jobs
-from pathopan.config import load_config
+from pathopan.config import Format, NgffVersion, NucleusForm, load_config
 from pathopan.errors import PathopanError, SlideError
 from pathopan.options import BundleName, ConfigFile, Device, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
 
 app = typer.Typer(
     name="pathopan",
-    help="Whole-slide panoptic segmentation of breast cancer H&E and TIL scores. For research use only.",
+    help=(
+        "Whole-slide panoptic segmentation of breast cancer H&E and TIL scores. For research use only.\n\n"
+        "Example: pathopan run slides/ --out results"
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,6 +27,9 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_jobs.app)
+
+Nuclei = Annotated[NucleusForm | None, typer.Option("--nuclei", help="How nuclei go into GeoJSON: export.nuclei.")]
+Ngff = Annotated[NgffVersion | None, typer.Option("--ngff", help="OME-Zarr version: export.ngff.")]
 
 
 def main() -> None:
@@ -55,6 +61,8 @@ def run(
     workers: Workers = 2,
     config: ConfigFile = None,
     set_: Set = [],  # noqa: B006 (typer copies it)
+    nuclei: Nuclei = None,
+    ngff: Ngff = None,
     recursive: Recursive = False,
     overwrite: Annotated[bool, typer.Option(help="Do finished slides again.")] = False,
     dry_run: Annotated[bool, typer.Option(help="List the slides and stop.")] = False,
@@ -66,7 +74,7 @@ def run(
     from pathopan.manifest import find_slides
 
     entries = find_slides(paths, recursive=recursive, slide_mpp=slide_mpp)
-    settings = load_config(config, overrides=set_)
+    settings = load_config(config, overrides=[*set_, *_export_settings(nuclei, ngff)])
     if dry_run:
         typer.echo("\n".join(f"{entry.slide_id}\t{entry.path}\t{entry.mpp or 'mpp from file'}" for entry in entries))
         return
@@ -81,6 +89,12 @@ def run(
     for failure in outcome.failures:
         typer.echo(f"FAILED {failure.slide_id} ({failure.stage}): {failure.message} -> {failure.what_to_do}")
     raise typer.Exit(1 if outcome.failures else 0)
+
+
+def _export_settings(nuclei: NucleusForm | None, ngff: NgffVersion | None) -> list[str]:
+    """Turn two options that many ask for into settings."""
+    given = {"export.nuclei": nuclei, "export.ngff": ngff and f"'{ngff}'"}
+    return [f"{name}={value}" for name, value in given.items() if value]
 
 
 @app.command()
@@ -250,35 +264,66 @@ def calibrate(
 @app.command()
 def export(
     out: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    csv: Annotated[bool, typer.Option(help="Write nuclei.csv and regions.csv too.")] = False,
+    formats: Annotated[
+        list[Format] | None,
+        typer.Option("--format", "-f", help="What to write; repeatable. Without it: QuPath's files and the reports."),
+    ] = None,
+    qupath_project: Annotated[
+        bool, typer.Option("--qupath-project", help="Same as --format qupath-project: a script that makes a project.")
+    ] = False,
+    to: Annotated[Path | None, typer.Option(help="Folder for the formats; without it, OUT/exports.")] = None,
+    slide: Annotated[
+        str | None, typer.Option(help="Only this slide; without --format it is a job of a planned run.")
+    ] = None,
+    nuclei: Nuclei = None,
+    ngff: Ngff = None,
     config: ConfigFile = None,
     set_: Set = [],  # noqa: B006
-    slide: Annotated[str | None, typer.Option(help="One scored slide of a planned run: a job of a cluster.")] = None,
 ) -> None:
-    """Write QuPath files, reports and tables of a finished run again.
+    """Write a finished run for other programs: tables, GeoJSON, OME-Zarr, SpatialData, HistomicsUI, a QuPath project.
 
-    Example: pathopan export results --csv --set export.nuclei=points
+    Example: pathopan export results --format csv --format spatialdata
     """
-    if slide:
-        cli_jobs.export_slide(out, slide, other=bool(config or set_ or csv))
+    chosen = [*(formats or []), *(["qupath-project"] if qupath_project else [])]
+    if slide and not chosen:
+        cli_jobs.export_slide(out, slide, other=bool(config or set_ or nuclei or ngff or to))
     from pathopan.rescore import export_run
 
-    typer.echo(
-        "\n".join(map(str, export_run(out, load_config(config or out / "config.yaml", overrides=set_), csv=csv)))
-    )
+    settings = load_config(config or out / "config.yaml", overrides=[*set_, *_export_settings(nuclei, ngff)])
+    for path in export_run(out, settings, formats=chosen, to=to, slides=[slide] if slide else ()):  # type: ignore[arg-type]
+        typer.echo(path)
 
 
 @app.command()
-def verify(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
-    """Check that label maps, tables, GeoJSON and scores of a run agree; exit 1 and a line for each violation.
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="Folders of runs, and GeoJSON files of anyone's for QuPath.")],
+) -> None:
+    """Check that label maps, tables, GeoJSON and scores of a run agree, or a file by QuPath's import rules.
 
-    Example: pathopan verify results
+    Exit 1 and a line for each violation.
+
+    Example: pathopan verify results other/annotations.geojson
     """
-    from pathopan.verify import verify_run
+    from pathopan.verify import verify_path
 
-    violations = verify_run(out)
+    violations = [text for path in paths for text in verify_path(path)]
     typer.echo("\n".join(violations) or "everything agrees")
     raise typer.Exit(1 if violations else 0)
+
+
+@app.command()
+def dictionary(
+    out: Annotated[Path | None, typer.Argument(help="Folder of a run; without it, the classes of breast-he-1.")] = None,
+) -> None:
+    """Say what every column of every table means, with its type and unit, as Markdown.
+
+    Example: pathopan dictionary results > dictionary.md
+    """
+    from pathopan.classes import BREAST
+    from pathopan.dictionary import data_dictionary
+    from pathopan.result import open_result
+
+    typer.echo(data_dictionary(open_result(out).taxonomy if out else BREAST))
 
 
 @app.command()

@@ -12,7 +12,7 @@ import pandas as pd
 from pathopan.classes import Taxonomy
 from pathopan.definitions import definitions
 from pathopan.export.geoparquet import read_geoparquet, write_geoparquet, write_table
-from pathopan.export.qupath import write_import_script
+from pathopan.export.qupath_project import write_import_script
 from pathopan.export.report import write_cohort_report
 from pathopan.outputs import read_slide_json
 from pathopan.pages import cohort_page

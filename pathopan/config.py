@@ -10,11 +10,17 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
 from pathopan.errors import ConfigError
+
+Format = Literal["csv", "geojson", "geoparquet", "ome-zarr", "spatialdata", "histomicsui", "qupath-project"]
+"""What `pathopan export --format` writes."""
+
+NucleusForm = Literal["polygons", "points", "none"]
+NgffVersion = Literal["0.4", "0.5"]
 
 
 def _require(holds: bool, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import yaml
 
 from pathopan.calibration import drop_calibration, keep_calibration, read_calibration
 from pathopan.cohort import write_cohort_tables
-from pathopan.config import Config
+from pathopan.config import Config, Format
 from pathopan.edits import find_edited_slide, keep_edit, set_edit_aside
 from pathopan.errors import ConfigError, ResultError
-from pathopan.export.geoparquet import write_table
+from pathopan.export.geojson import find_piece_paths
+from pathopan.formats import EXPORTS, Order, write_formats
 from pathopan.outputs import Place, export_to_files, find_place, read_slide_json
 from pathopan.record import SlideRecord
 from pathopan.result import Result, open_result
@@ -102,25 +103,46 @@ def rescore_run(out: Path, config: Config, given: Given | None = None) -> list[s
     return lines
 
 
-def export_run(out: Path, config: Config, *, csv: bool = False) -> list[Path]:
-    """Write the exports of every slide again, and the tables as CSV if asked for.
+def export_run(
+    out: Path,
+    config: Config,
+    *,
+    formats: Sequence[Format] = (),
+    to: Path | None = None,
+    slides: Sequence[str] = (),
+) -> Iterator[Path]:
+    """Write a finished run again for others; yields each file or folder once it is written.
 
-    Returns
-    -------
-    list of Path
-        The files.
+    Parameters
+    ----------
+    out : Path
+        Folder of a run.
+    config : Config
+        Only ``export`` matters here.
+    formats : sequence of str, optional
+        What to write; without it, the files for QuPath and the page in each slide's folder.
+    to : Path, optional
+        Folder for other formats, each in its own; without it, ``exports`` in the run's folder.
+    slides : sequence of str, optional
+        Slides to write; without it, all.
+
+    Raises
+    ------
+    ResultError
+        If the folder holds no run, a slide is not in it, or its files are incomplete.
+    MissingExtra
+        If a format needs a library that is not installed.
     """
     result = open_result(out)
-    written: list[Path] = []
-    for place, record in _places(result, config):
-        export_to_files(place, record, run=result.run)
-        written += place.export_files
-        if csv:
-            slide = result.slide(place.slide_id)
-            for name, table in (("nuclei", slide.nuclei), ("regions", slide.regions)):
-                write_table(place.folder / f"{name}.csv", table.drop(columns="geometry"))
-                written.append(place.folder / f"{name}.csv")
-    return written
+    chosen = [result.slide(name) for name in slides or result.slide_ids]
+    if not formats or "geojson" in formats:
+        names = {slide.slide_id for slide in chosen}
+        for place, record in _places(result, config):
+            if place.slide_id in names:
+                export_to_files(place, record, run=result.run)
+                yield from [*place.export_files, *find_piece_paths(place.export_files[-1])]
+    order = Order(result, chosen, config, to or out / EXPORTS)
+    yield from write_formats(order, [name for name in formats if name != "geojson"])
 
 
 def _change_edit(result: Result, given: Given) -> str | None:

@@ -15,7 +15,9 @@ from pathopan.cohort import score_of
 from pathopan.edits import edit_map, load_edit
 from pathopan.errors import PathopanError, ResultError
 from pathopan.export.agree import Expected, Kind, compare_geojson
+from pathopan.export.geojson import find_piece_paths
 from pathopan.export.geoparquet import read_geoparquet, read_table
+from pathopan.export.qupath import check_geojson
 from pathopan.geometry import Window
 from pathopan.objects import find_regions
 from pathopan.outputs import ORIGINAL
@@ -34,6 +36,35 @@ RELATIVE = 1e-6
 _BLOCK = 4096
 
 _SECTIONS = ("headline", "phenotype", "compartments", "exclusions", "settings")
+
+
+MOST_TOLD = 50
+"""Lines for a GeoJSON file of someone's: a file with one fault has it in every object."""
+
+
+def verify_path(path: Path) -> list[str]:
+    """Check a run's folder, or a GeoJSON file by QuPath's import rules.
+
+    Parameters
+    ----------
+    path : Path
+        A folder that a run wrote, or a file of anyone's.
+
+    Returns
+    -------
+    list of str
+        A line for each violation; empty if everything agrees, or if QuPath imports the file as it stands.
+
+    Raises
+    ------
+    ResultError
+        If there is neither a file nor a run.
+    """
+    if not path.is_file():
+        return verify_run(path)
+    problems = [f"{path}: {text}" for text in check_geojson(path)]
+    more = len(problems) - MOST_TOLD
+    return [*problems[:MOST_TOLD], f"{path}: {more} more problems"] if more > 0 else problems
 
 
 def verify_run(out: Path) -> list[str]:
@@ -199,7 +230,11 @@ def _geojson(slide: SlideResult, kind: Kind, table: pd.DataFrame) -> Iterator[st
     notes = slide.record.get("stages", {}).get("export", {}).get("geojson", {})
     dropped = int(notes.get({"region": "regions", "nucleus": "nuclei"}[kind], {}).get("dropped", 0))
     expected = Expected(rows, kind, slide.taxonomy, slide.slide_id, x * y / 1e6)
-    yield from (f"{name}: {text}" for text in compare_geojson(slide.path / name, expected, dropped=dropped))
+    yield from (f"{name}: {text}" for text in compare_geojson([slide.path / name], expected, dropped=dropped))
+    pieces = find_piece_paths(slide.path / name)
+    if pieces:
+        found = compare_geojson(pieces, expected, dropped=dropped)
+        yield from (f"{pieces[0].name} to {pieces[-1].name}: {text}" for text in found)
 
 
 def _tables(result: Result) -> Iterator[str]:

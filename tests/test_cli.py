@@ -48,17 +48,30 @@ def run_folder(tmp_path_factory, bundle, synthetic_slide):
     return out
 
 
-COMMANDS = (
-    *("run", "demo", "info", "score", "calibrate", "export", "verify", "view", "train", "evaluate"),
-    *("plan", "tile", "predict", "stitch", "tables"),
-)
+def commands(app):
+    """List the names of all commands, those of added rooms too."""
+    own = [command.name or command.callback.__name__ for command in app.registered_commands]
+    return own + [name for group in app.registered_groups for name in commands(group.typer_instance)]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", commands(cli.app))
 def test_every_help_has_an_example(pathopan, command):
     code, out, _ = pathopan(command, "--help")
     assert code == 0
     assert f"Example: pathopan {command}" in " ".join(out.split())
+
+
+def test_the_help_of_all_has_an_example_and_lists_every_command(pathopan):
+    code, out, _ = pathopan("--help")
+    assert code == 0
+    assert "Example: pathopan run slides/ --out results" in " ".join(out.split())
+
+
+def test_dictionary_prints_what_columns_mean(pathopan, run_folder):
+    for words in ([], [run_folder]):
+        code, out, _ = pathopan("dictionary", *words)
+        assert code == 0
+        assert "| `stil_percent` | number | % |" in out
 
 
 def test_run_exits_1_and_names_the_slide_that_failed(pathopan, tmp_path, bundle, synthetic_slide):
@@ -134,11 +147,15 @@ def test_score_takes_edited_regions_and_returns_to_the_networks(pathopan, run_fo
 
 
 def test_export_writes_points_and_csv(pathopan, run_folder):
-    code, out, _ = pathopan("export", run_folder, "--csv", "--set", "export.nuclei=points")
+    code, out, _ = pathopan(
+        "export", run_folder, "-f", "csv", "-f", "geojson", "--nuclei", "points", "--qupath-project"
+    )
     assert code == 0
     slide = run_folder / "slides" / "synthetic"
-    assert str(slide / "nuclei.csv") in out
-    table = pd.read_csv(slide / "nuclei.csv")
+    csv = run_folder / "exports" / "csv" / "synthetic.nuclei.csv"
+    assert str(csv) in out
+    assert "make_qupath_project.groovy" in out
+    table = pd.read_csv(csv)
     assert len(table) == len(pd.read_parquet(slide / "nuclei.parquet"))
 
 

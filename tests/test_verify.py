@@ -172,7 +172,7 @@ def test_an_empty_table_agrees_with_an_empty_file(tmp_path):
     path = tmp_path / "a.geojson"
     path.write_text('{"type":"FeatureCollection","features":[\n\n]}\n')
     expected = Expected(pd.DataFrame({"region_id": [], "class_id": []}), "region", BREAST, "a", 1.0)
-    assert compare_geojson(path, expected) == []
+    assert compare_geojson([path], expected) == []
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])

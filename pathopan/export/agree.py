@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import gzip
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
@@ -63,13 +64,13 @@ class Expected:
         return {**counts, **REGION_MEASUREMENTS}
 
 
-def compare_geojson(path: Path, expected: Expected, *, dropped: int = 0) -> list[str]:
-    """Compare a file that `write_nuclei_geojson` or `write_regions_geojson` made with its table.
+def compare_geojson(paths: Sequence[Path], expected: Expected, *, dropped: int = 0) -> list[str]:
+    """Compare files that `write_nuclei_geojson` or `write_regions_geojson` made with their table.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    paths : sequence of Path
+        One file with all objects, or several that part them.
     expected : Expected
         The table, and how its rows are written.
     dropped : int
@@ -85,7 +86,7 @@ def compare_geojson(path: Path, expected: Expected, *, dropped: int = 0) -> list
     read = 0
     try:
         with _collector_paused():
-            for features in _parts(path):
+            for features in chain.from_iterable(map(_parts, paths)):
                 problems += check_features(features, seen, first=read) or _differences(features, expected)
                 read += len(features)
     except ConfigError as error:

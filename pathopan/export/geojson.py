@@ -6,20 +6,18 @@ a second import replaces and does not double. Every polygon is one that QuPath 0
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pandas as pd
 import shapely
 
@@ -27,7 +25,8 @@ from pathopan.classes import RegionClass, Taxonomy
 from pathopan.errors import SchemaError
 from pathopan.export.outlines import Shapes, safe_nuclei, safe_regions
 from pathopan.export.qupath import qupath_color
-from pathopan.files import atomic_path, remove
+from pathopan.export.stream import JsonList, chunks, open_list
+from pathopan.files import remove
 
 NucleusForm = Literal["polygons", "points", "none"]
 PieceOf = Callable[[pd.DataFrame], npt.NDArray[Any]]
@@ -57,9 +56,7 @@ REGION_MEASUREMENTS: Mapping[str, str] = {
 }
 """Column of ``regions.parquet`` to the name QuPath shows."""
 
-_CHUNK_ROWS = 4_000
 _SIGNIFICANT = 6
-_COMPRESSION = 4
 
 
 @dataclass(frozen=True)
@@ -133,8 +130,8 @@ def write_nuclei_geojson(
     total = Written()
     with ExitStack() as stack:
         whole = stack.enter_context(_collection(path))
-        parts: dict[int, _Collection] = {}
-        for chunk in _chunks(nuclei):
+        parts: dict[int, JsonList] = {}
+        for chunk in chunks(nuclei):
             features, count = _nucleus_features(chunk, taxonomy, slide_id, None if form == "points" else max_vertices)
             whole.append([feature for feature in features if feature is not None])
             total += count
@@ -197,7 +194,7 @@ def write_regions_geojson(path: Path, regions: gpd.GeoDataFrame, *, taxonomy: Ta
     names |= {f"n_{c.name}": f"Num {c.name} nuclei" for c in taxonomy.nuclei if f"n_{c.name}" not in names}
     total = Written()
     with _collection(path) as out:
-        for chunk in _chunks(regions):
+        for chunk in chunks(regions):
             shapes, repaired = safe_regions(np.asarray(chunk.geometry, dtype=object))
             classes = _classes(chunk["class_id"], {c.id: c for c in taxonomy.regions}, taxonomy)
             columns = zip(chunk["region_id"].tolist(), shapes, classes, _measurements(chunk, names), strict=True)
@@ -207,41 +204,8 @@ def write_regions_geojson(path: Path, regions: gpd.GeoDataFrame, *, taxonomy: Ta
     return total
 
 
-class _Collection:
-    """A FeatureCollection that is being written."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-        self._parting = b""
-        out.write(b'{"type":"FeatureCollection","features":[\n')
-
-    def append(self, features: Sequence[dict[str, Any]]) -> None:
-        """Write Features, in one line."""
-        if features:
-            self._out.write(self._parting + orjson.dumps(features, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
-            self._parting = b",\n"
-
-    def close(self) -> None:
-        """Write the end."""
-        self._out.write(b"\n]}\n")
-
-
-@contextmanager
-def _collection(path: Path) -> Iterator[_Collection]:
-    """Open a FeatureCollection whose bytes depend on nothing but its content."""
-    with ExitStack() as stack:
-        out: Any = stack.enter_context(stack.enter_context(atomic_path(path)).open("wb"))
-        if path.suffix == ".gz":
-            out = stack.enter_context(gzip.GzipFile("", "wb", _COMPRESSION, out, mtime=0))
-        collection = _Collection(out)
-        yield collection
-        collection.close()
-
-
-def _chunks(table: gpd.GeoDataFrame | Iterable[gpd.GeoDataFrame]) -> Iterator[gpd.GeoDataFrame]:
-    for part in [table] if isinstance(table, pd.DataFrame) else table:
-        for start in range(0, len(part), _CHUNK_ROWS):
-            yield part.iloc[start : start + _CHUNK_ROWS]
+def _collection(path: Path) -> AbstractContextManager[JsonList]:
+    return open_list(path, before=b'{"type":"FeatureCollection","features":[', after=b"]}")
 
 
 def _nucleus_features(

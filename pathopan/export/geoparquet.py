@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import geopandas as gpd
@@ -142,6 +142,51 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
             _without_formulas(table).to_csv(temporary, index=False, lineterminator="\n")
         else:
             table.to_parquet(temporary, index=False, compression="zstd")
+
+
+def write_csv(path: Path, parts: Iterable[pd.DataFrame]) -> None:
+    """Write a table that comes in parts, all of the same columns, as `write_table` writes CSV.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.csv``; replaced as a whole, or not at all.
+    parts : iterable of DataFrame
+        At least one.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
+        for number, part in enumerate(parts):
+            _without_formulas(part).to_csv(out, index=False, lineterminator="\n", header=number == 0)
+
+
+def copy_geoparquet(source: Path, target: Path, *, slide_id: str) -> None:
+    """Copy a GeoParquet file with a first column that names the slide, so that slides' files make one data set.
+
+    Parameters
+    ----------
+    source : Path
+        A file that `write_geoparquet` made.
+    target : Path
+        Replaced as a whole, or not at all.
+    slide_id : str
+        Value of the column ``slide_id``.
+
+    Raises
+    ------
+    ResultError
+        If the source is missing or is not Parquet.
+    """
+    try:
+        with pq.ParquetFile(source) as file, atomic_path(target) as temporary:
+            kept = {key: value for key, value in (file.schema_arrow.metadata or {}).items() if key == b"geo"}
+            schema = file.schema_arrow.insert(0, pa.field("slide_id", pa.string())).with_metadata(kept)
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as out:
+                for group in range(file.num_row_groups):
+                    stored = file.read_row_group(group, use_threads=False)
+                    column = pa.array([slide_id] * len(stored), pa.string())
+                    out.write_table(stored.add_column(0, "slide_id", column).cast(schema))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(source, error) from error
 
 
 def read_table(path: Path) -> pd.DataFrame:

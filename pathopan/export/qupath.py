@@ -1,4 +1,4 @@
-"""QuPath's rules: standard class colors, a strict check of any GeoJSON, and a script that imports a whole run.
+"""QuPath's rules: standard class colors, and a strict check of any GeoJSON.
 
 The rules are those of ``PathIO.readObjects``, ``GsonTools`` and ``ROITypeAdapters`` in QuPath 0.4 to 0.8: what QuPath
 refuses, ignores or changes in silence is a problem here, because one bad object can make it refuse a whole file.
@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import shapely
 
-from pathopan.classes import Color, NucleusClass, RegionClass, Taxonomy
+from pathopan.classes import Color, NucleusClass, RegionClass
 from pathopan.errors import ConfigError
 from pathopan.export.outlines import PRECISION_PX, all_plain_and_sound, survives_qupath
-from pathopan.files import atomic_path
 
 STANDARD_COLORS: Mapping[str, Color] = {
     "Tumor": (200, 0, 0),
@@ -300,98 +299,3 @@ def _check_polygon(kind: str, coordinates: Any) -> Iterator[str]:
         yield f"invalid polygon ({shapely.is_valid_reason(shape)}): QuPath 0.6 and later refuse the whole file"
     elif not survives_qupath(np.array([shape], dtype=object))[0]:
         yield f"polygon vanishes on QuPath's grid of {PRECISION_PX} px"
-
-
-SCRIPT_NAME = "import_into_qupath.groovy"
-
-
-def write_import_script(run_folder: Path, *, taxonomy: Taxonomy, slide_files: Mapping[str, str] | None = None) -> Path:
-    """Write a Groovy script that imports every slide's GeoJSON of a run into the open QuPath project.
-
-    In QuPath: open the project, *Automate > Script editor*, open the script, *Run*. Images are matched by name; objects
-    imported before are replaced, because ids are stable; class colors are set.
-
-    Parameters
-    ----------
-    run_folder : Path
-        The run's folder; the script is written into it.
-    taxonomy : Taxonomy
-        Classes whose colors are set.
-    slide_files : mapping of str to str, optional
-        File name of each slide id, for slides whose id is not the file's name without its ending.
-
-    Returns
-    -------
-    Path
-        The script.
-    """
-    colors = {kind.qupath: qupath_color(kind) for kind in taxonomy.nuclei}
-    colors |= {kind.qupath: qupath_color(kind) for kind in taxonomy.regions}
-    text = _SCRIPT.format(
-        folder=_groovy(run_folder.resolve().as_posix()),
-        colors=_groovy_map({name: f"[{r}, {g}, {b}]" for name, (r, g, b) in colors.items()}),
-        files=_groovy_map({slide: _groovy(Path(name).name) for slide, name in (slide_files or {}).items()}),
-    )
-    target = run_folder / SCRIPT_NAME
-    with atomic_path(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return target
-
-
-def _groovy(text: str) -> str:
-    """Quote as a Groovy string in which nothing is interpolated."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
-    return f"'{escaped}'"
-
-
-def _groovy_map(entries: Mapping[str, str]) -> str:
-    return "[" + (", ".join(f"({_groovy(key)}): {value}" for key, value in entries.items()) or ":") + "]"
-
-
-_SCRIPT = """\
-import qupath.lib.io.PathIO
-
-// Imports the regions and nuclei of a pathopan run into the open QuPath project (QuPath 0.4 and later).
-// If the results folder was moved, change the next line.
-def folder = new File({folder})
-def files = {files}
-def colors = {colors}
-
-def project = getProject()
-if (project == null) {{
-    println 'Open a project first: File > Project > Open project'
-    return
-}}
-colors.each {{ name, rgb -> getPathClass(name).setColor(makeRGB(rgb[0], rgb[1], rgb[2])) }}
-
-def slides = (new File(folder, 'slides').listFiles() ?: []).findAll {{ it.isDirectory() }}.sort {{ it.name }}
-def imported = 0
-for (entry in project.getImageList()) {{
-    def image = entry.getImageName()
-    def matching = slides.findAll {{
-        def file = files[it.name]
-        image == it.name || image == file || (file != null && image.startsWith(file + ' - ')) ||
-            image.startsWith(it.name + '.')
-    }}
-    def slide = matching.max {{ it.name.size() }}  // 'S1.2.svs' is slide 'S1.2', not 'S1'
-    if (slide == null) {{
-        println 'No results for ' + image
-        continue
-    }}
-    def objects = []
-    for (name in [slide.name + '.regions.geojson', slide.name + '.nuclei.geojson.gz']) {{
-        def file = new File(slide, name)
-        if (file.isFile()) objects.addAll(PathIO.readObjects(file.toPath()))
-    }}
-    def data = entry.readImageData()
-    def hierarchy = data.getHierarchy()
-    def ids = objects.collect {{ it.getID() }} as Set
-    hierarchy.removeObjects(hierarchy.getAllObjects(false).findAll {{ ids.contains(it.getID()) }}, true)
-    hierarchy.addObjects(objects)
-    hierarchy.resolveHierarchy()
-    entry.saveImageData(data)
-    imported++
-    println image + ': ' + objects.size() + ' objects'
-}}
-println 'Imported ' + imported + ' of ' + slides.size() + ' slides. Reopen the image to see its objects.'
-"""

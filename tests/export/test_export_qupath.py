@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pathopan.classes import BREAST
-from pathopan.export.qupath import check_geojson, qupath_color, write_import_script
+from pathopan.export.qupath import check_geojson, qupath_color
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "qupath_geojson" / "qupath05.geojson"
 GOOD = {
@@ -129,14 +129,3 @@ def test_files_that_are_no_json_are_told(tmp_path, name, raw, message):
 def test_standard_classes_keep_qupaths_colors():
     assert qupath_color(BREAST.nucleus("til")) == (160, 90, 160)
     assert qupath_color(BREAST.region("stroma")) == (150, 200, 150)
-
-
-def test_the_import_script_quotes_what_it_is_given(tmp_path):
-    folder = tmp_path / "it's $x"
-    folder.mkdir()
-    script = write_import_script(folder, taxonomy=BREAST, slide_files={"S'1": "a\\b/slide's.svs"})
-    text = script.read_text()
-    assert "it\\'s $x')" in text
-    assert "def files = [('S\\'1'): 'slide\\'s.svs']" in text
-    assert "('Tumor'): [200, 0, 0]" in text
-    assert "{{" not in text
