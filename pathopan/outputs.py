@@ -14,7 +14,7 @@ from pathopan.calibration import StoredCalibration, applied_calibration
 from pathopan.classes import Taxonomy
 from pathopan.config import Config
 from pathopan.definitions import definitions
-from pathopan.edits import edit_print
+from pathopan.edits import edit_print, load_edit
 from pathopan.export.geojson import PieceOf, write_nuclei_geojson, write_regions_geojson
 from pathopan.export.geoparquet import count_rows, iter_geoparquet
 from pathopan.export.pieces import find_pieces
@@ -105,8 +105,13 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
         max_vertices=config.max_vertices,
         piece_of=_piece_of(place, record),
     )
+    edit = load_edit(place.folder, record, taxonomy=taxonomy)
     page = slide_page(
-        result, run=run, definitions=definitions(taxonomy), field_densities=_field_densities(result.score)
+        result,
+        run=run,
+        definitions=definitions(taxonomy),
+        field_densities=_field_densities(result.score),
+        annotations=edit.annotations if edit else (),
     )
     write_slide_report(place.folder / "report.html", page)
     notes = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import geopandas as gpd
@@ -11,9 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from pathopan.export.bands import Bands, find_bands
 from pathopan.export.geoparquet import Bounds
 from pathopan.export.overlay import Rgb
 from pathopan.export.report import CohortPage, Crop, SlidePage
+from pathopan.objects import Annotation, CompartmentRules, burn_annotations
 from pathopan.result import Result, SlideResult
 from pathopan.scores.summary import CALIBRATED
 
@@ -38,6 +41,7 @@ def slide_page(
     run: Mapping[str, Any],
     definitions: Mapping[str, str],
     field_densities: Sequence[float] = (),
+    annotations: Sequence[Annotation] = (),
 ) -> SlidePage:
     """Gather what a slide's page shows.
 
@@ -51,18 +55,22 @@ def slide_page(
         Column or score to its meaning.
     field_densities : sequence of float
         TILs per mm2, one per field.
+    annotations : sequence of Annotation
+        What a person drew, in level-0 pixels.
     """
     panoptic = slide.panoptic
     height, width = panoptic.region.shape
     whole = (0.0, 0.0, width * panoptic.mpp, height * panoptic.mpp)
     mpp = max(panoptic.mpp, max(whole) / _PICTURE_SIDE)
     stages = slide.record.get("stages", {})
+    region_map = slide.region_map(whole, mpp)
     return SlidePage(
         slide_id=slide.slide_id,
         taxonomy=slide.taxonomy,
         picture=slide.picture(whole, mpp),
         mpp=mpp,
-        region_map=slide.region_map(whole, mpp),
+        region_map=region_map,
+        bands=_bands(slide, region_map, mpp, annotations),
         nuclei=slide.nuclei,
         regions=slide.regions,
         score=slide.score,
@@ -74,6 +82,16 @@ def slide_page(
         warnings=[text for stage in stages.values() for name in _warnings(stage) for text in stage[name]],
         provenance={**_without(run, "taxonomy"), "slide": slide.record.get("slide", {})},
     )
+
+
+def _bands(slide: SlideResult, classes: npt.NDArray[np.uint8], mpp: float, annotations: Sequence[Annotation]) -> Bands:
+    """Draw distance bands by the settings that the slide was scored with."""
+    rules = CompartmentRules(**slide.score.get("settings", {}).get("objects", {}))
+    scale_l0 = (mpp / slide.mpp_l0[0], mpp / slide.mpp_l0[1])
+    if annotations:  # what a person drew stays as drawn, however small
+        rules = replace(rules, min_region_um2=0.0)
+    burned = burn_annotations(classes, annotations, taxonomy=slide.taxonomy, scale_l0=scale_l0)
+    return find_bands(burned.classes, taxonomy=slide.taxonomy, mpp=mpp, rules=rules, drawn=burned.drawn)
 
 
 def cohort_page(result: Result, *, title: str, definitions: Mapping[str, str]) -> CohortPage:

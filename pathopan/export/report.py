@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from pathopan.classes import Taxonomy
+from pathopan.export.bands import Bands, bands_layer, bands_legend
 from pathopan.export.overlay import HEAT_STOPS, Rgb, color_table, density_map, heat_colors
 from pathopan.export.sections import Head, cell, find_value, fold_intervals, head, row_cells, sections
 from pathopan.files import atomic_path
@@ -37,6 +39,7 @@ HEADLINES: Sequence[str] = (
 
 NOTICE = "For research use only. Not for diagnosis, and not for decisions about the treatment of a patient."
 
+_HASH_GOES_HERE = "hash-of-the-script"
 _MAX_SIDE = 2048
 _MAX_DOTS = 250_000
 _MAX_REGIONS = 300
@@ -70,6 +73,7 @@ class SlidePage:
     definitions: Mapping[str, str] = field(default_factory=dict)
     field_densities: Sequence[float] = ()  # TILs per mm2, one per field
     crops: Sequence[Crop] = ()
+    bands: Bands | None = None
     qc: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -128,7 +132,8 @@ def render_slide(page: SlidePage) -> str:
     density = density_map(points[is_til], tissue, mpp=mpp)
     top = float(np.nanquantile(density, 0.995)) if np.isfinite(density).any() else 0.0
     counts = page.nuclei["class_id"].value_counts()
-    return _template("report.html.jinja").render(
+    return _sealed(
+        "report.html.jinja",
         page=page,
         notice=NOTICE,
         size={"width": picture.shape[1], "height": picture.shape[0], "mpp": mpp},
@@ -138,7 +143,11 @@ def render_slide(page: SlidePage) -> str:
                 color_table({c.id: (*c.color, 255) for c in page.taxonomy.regions}, default=(0,) * 4)[region_map]
             ),
             "density": _png(_heat_layer(density, top)),
+            "bands": _png(bands_layer(page.bands.resized(picture.shape[1::-1]))) if page.bands else "",
         },
+        bands=[{**band, "density": cell(band["density_per_mm2"]).text} for band in bands_legend(page.bands, page.score)]
+        if page.bands
+        else [],
         shares=_shares(region_map, page.taxonomy),
         counts={c.id: int(counts.get(c.id, 0)) for c in page.taxonomy.nuclei},
         dots=_dots(points, page.nuclei["class_id"].to_numpy(), picture.shape),
@@ -158,7 +167,8 @@ def render_cohort(page: CohortPage) -> str:
     names = [name for name in page.scores.columns if name != "slide_id"]
     chosen = [name for name in page.headlines if name in names]
     rows = _records(page.scores)
-    return _template("cohort.html.jinja").render(
+    return _sealed(
+        "cohort.html.jinja",
         page=page,
         notice=NOTICE,
         heads=[head(name, page.definitions) for name in names],
@@ -177,6 +187,14 @@ def render_cohort(page: CohortPage) -> str:
         failure_names=list(page.failures.columns),
         provenance=sections(page.provenance),
     )
+
+
+def _sealed(template: str, **values: Any) -> str:
+    """Fill a template; the page's rules let its own script run and no other, whatever a name may hold."""
+    page = _template(template).render(**values, script_hash=_HASH_GOES_HERE)
+    script = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return page.replace(_HASH_GOES_HERE, f"sha256-{digest}", 1)
 
 
 def _template(name: str) -> jinja2.Template:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,13 +24,12 @@ class JsonList:
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
-        self._parting = b""
+        self._partings = chain([b""], repeat(b",\n"))
 
     def append(self, entries: Sequence[Any]) -> None:
         """Write entries, in one line."""
         if entries:
-            self._out.write(self._parting + orjson.dumps(entries, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
-            self._parting = b",\n"
+            self._out.write(next(self._partings) + orjson.dumps(entries, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
 
 
 @contextmanager
