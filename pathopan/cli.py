@@ -284,13 +284,13 @@ def export(
 
     Example: pathopan export results --format csv --format spatialdata
     """
-    chosen = [*(formats or []), *(["qupath-project"] if qupath_project else [])]
+    chosen = [*(formats or []), *([Format.qupath_project] if qupath_project else [])]
     if slide and not chosen:
         cli_jobs.export_slide(out, slide, other=bool(config or set_ or nuclei or ngff or to))
     from pathopan.rescore import export_run
 
     settings = load_config(config or out / "config.yaml", overrides=[*set_, *_export_settings(nuclei, ngff)])
-    for path in export_run(out, settings, formats=chosen, to=to, slides=[slide] if slide else ()):  # type: ignore[arg-type]
+    for path in export_run(out, settings, formats=chosen, to=to, slides=[slide] if slide else ()):
         typer.echo(path)
 
 

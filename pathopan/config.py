@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -16,8 +17,18 @@ import yaml
 
 from pathopan.errors import ConfigError
 
-Format = Literal["csv", "geojson", "geoparquet", "ome-zarr", "spatialdata", "histomicsui", "qupath-project"]
-"""What `pathopan export --format` writes."""
+
+class Format(StrEnum):
+    """What `pathopan export --format` writes."""
+
+    csv = "csv"
+    geojson = "geojson"
+    geoparquet = "geoparquet"
+    ome_zarr = "ome-zarr"
+    spatialdata = "spatialdata"
+    histomicsui = "histomicsui"
+    qupath_project = "qupath-project"
+
 
 NucleusForm = Literal["polygons", "points", "none"]
 NgffVersion = Literal["0.4", "0.5"]

@@ -47,7 +47,7 @@ def write_formats(order: Order, formats: Sequence[Format]) -> Iterator[Path]:
     ----------
     order : Order
         Slides, settings, and where to.
-    formats : sequence of str
+    formats : sequence of Format
         Any but ``geojson``, which lies in the slides' own folders.
 
     Raises
@@ -127,10 +127,10 @@ def _shown(slide: SlideResult) -> Iterator[tuple[str, str]]:
 
 
 _WRITERS: Mapping[Format, Callable[[Order, Path], Iterator[Path]]] = {
-    "csv": _csv,
-    "geoparquet": _geoparquet,
-    "ome-zarr": _ome_zarr,
-    "spatialdata": _spatialdata,
-    "histomicsui": _histomicsui,
-    "qupath-project": _qupath_project,
+    Format.csv: _csv,
+    Format.geoparquet: _geoparquet,
+    Format.ome_zarr: _ome_zarr,
+    Format.spatialdata: _spatialdata,
+    Format.histomicsui: _histomicsui,
+    Format.qupath_project: _qupath_project,
 }

@@ -119,7 +119,7 @@ def export_run(
         Folder of a run.
     config : Config
         Only ``export`` matters here.
-    formats : sequence of str, optional
+    formats : sequence of Format, optional
         What to write; without it, the files for QuPath and the page in each slide's folder.
     to : Path, optional
         Folder for other formats, each in its own; without it, ``exports`` in the run's folder.
@@ -135,14 +135,14 @@ def export_run(
     """
     result = open_result(out)
     chosen = [result.slide(name) for name in slides or result.slide_ids]
-    if not formats or "geojson" in formats:
+    if not formats or Format.geojson in formats:
         names = {slide.slide_id for slide in chosen}
         for place, record in _places(result, config):
             if place.slide_id in names:
                 export_to_files(place, record, run=result.run)
                 yield from [*place.export_files, *find_piece_paths(place.export_files[-1])]
     order = Order(result, chosen, config, to or out / EXPORTS)
-    yield from write_formats(order, [name for name in formats if name != "geojson"])
+    yield from write_formats(order, [name for name in formats if name != Format.geojson])
 
 
 def _change_edit(result: Result, given: Given) -> str | None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from pathopan.config import Config, load_config
+from pathopan.config import Config, Format, load_config
 from pathopan.errors import MissingExtra, ResultError
 from pathopan.export.geojson import find_piece_paths
 from pathopan.export.qupath import check_geojson
@@ -34,7 +34,7 @@ def slide(out):
 
 
 def export(out, *formats, config=None, **given):
-    return list(export_run(out, config or Config(), formats=formats, **given))
+    return list(export_run(out, config or Config(), formats=[Format(name) for name in formats], **given))
 
 
 def test_csv_has_every_row_and_column_but_the_shapes(out, slide, tmp_path):
