@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
 from pathopan.export.report import NOTICE
+from pathopan.export.templates import fill_page
 from pathopan.files import atomic_path
 
 Rgb = npt.NDArray[np.uint8]
@@ -58,14 +58,8 @@ def write_evaluation_page(path: Path, page: EvaluationPage) -> None:
 
 def render_evaluation(page: EvaluationPage) -> str:
     """Give the page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pathopan.export", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("evaluation.html.jinja").render(
+    return fill_page(
+        "evaluation.html.jinja",
         page=page,
         notice=NOTICE,
         summary=[_figure(row) for row in page.summary.dropna(subset="value").to_dict("records")],

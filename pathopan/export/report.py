@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 import cv2
-import jinja2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -22,6 +20,7 @@ from pathopan.classes import Taxonomy
 from pathopan.export.bands import Bands, bands_layer, bands_legend
 from pathopan.export.overlay import HEAT_STOPS, Rgb, color_table, density_map, heat_colors
 from pathopan.export.sections import Head, cell, find_value, fold_intervals, head, row_cells, sections
+from pathopan.export.templates import fill_page
 from pathopan.files import atomic_path
 
 HEADLINES: Sequence[str] = (
@@ -39,7 +38,6 @@ HEADLINES: Sequence[str] = (
 
 NOTICE = "For research use only. Not for diagnosis, and not for decisions about the treatment of a patient."
 
-_HASH_GOES_HERE = "hash-of-the-script"
 _MAX_SIDE = 2048
 _MAX_DOTS = 250_000
 _MAX_REGIONS = 300
@@ -132,7 +130,7 @@ def render_slide(page: SlidePage) -> str:
     density = density_map(points[is_til], tissue, mpp=mpp)
     top = float(np.nanquantile(density, 0.995)) if np.isfinite(density).any() else 0.0
     counts = page.nuclei["class_id"].value_counts()
-    return _sealed(
+    return fill_page(
         "report.html.jinja",
         page=page,
         notice=NOTICE,
@@ -167,7 +165,7 @@ def render_cohort(page: CohortPage) -> str:
     names = [name for name in page.scores.columns if name != "slide_id"]
     chosen = [name for name in page.headlines if name in names]
     rows = _records(page.scores)
-    return _sealed(
+    return fill_page(
         "cohort.html.jinja",
         page=page,
         notice=NOTICE,
@@ -187,24 +185,6 @@ def render_cohort(page: CohortPage) -> str:
         failure_names=list(page.failures.columns),
         provenance=sections(page.provenance),
     )
-
-
-def _sealed(template: str, **values: Any) -> str:
-    """Fill a template; the page's rules let its own script run and no other, whatever a name may hold."""
-    page = _template(template).render(**values, script_hash=_HASH_GOES_HERE)
-    script = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return page.replace(_HASH_GOES_HERE, f"sha256-{digest}", 1)
-
-
-def _template(name: str) -> jinja2.Template:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("pathopan.export", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template(name)
 
 
 def _limited(page: SlidePage) -> tuple[Rgb, npt.NDArray[np.uint8], float]:
