@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pathopan.classes import BREAST, Taxonomy
+from pathopan.datasets.files import list_files
 from pathopan.datasets.sample import Sample, Source, read_rgb, require_folder
 from pathopan.errors import DatasetError, UnknownLabel
 
@@ -59,7 +60,7 @@ def read(root: Path, *, subset: str | None = None, taxonomy: Taxonomy = BREAST) 
 
 def _images(root: Path, subset: str | None) -> list[Path]:
     if subset is None:
-        return sorted((root / "images").glob("*.png"))
+        return list_files(root / "images", "*.png")
     listed = root / f"{subset}.txt"
     require_folder(root, listed.name)
     names = listed.read_text(encoding="utf-8").split()

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import tifffile
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from pathopan.datasets.sample import Rgb, read_rgb
 from pathopan.errors import DatasetError
@@ -124,6 +126,22 @@ def read_table(path: Path, *, columns: Iterable[str], separator: str = ",") -> p
         msg = f"{path}: lacks the columns {missing}; it has {list(table.columns)}"
         raise DatasetError(msg)
     return table
+
+
+def read_mat(path: Path, *names: str) -> list[npt.NDArray[np.int64]]:
+    """Read arrays of whole numbers out of a MATLAB file.
+
+    Raises
+    ------
+    DatasetError
+        If it is missing, no MATLAB file, or lacks one of the names.
+    """
+    try:
+        stored = loadmat(path)
+        return [np.asarray(stored[name]).astype(np.int64) for name in names]
+    except (OSError, ValueError, KeyError, TypeError, MatReadError) as error:
+        msg = f"{path}: expected a MAT file with {', '.join(names[:-1])} and {names[-1]}: {error}"
+        raise DatasetError(msg) from error
 
 
 def load_array(path: Path, *, ndim: int) -> npt.NDArray[np.generic]:

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from pathopan.classes import BREAST, Taxonomy
-from pathopan.datasets.files import first_existing, list_files, load_array, read_table
+from pathopan.datasets.files import first_existing, list_files, load_array, read_mat, read_table
 from pathopan.datasets.labels import resolve
 from pathopan.datasets.sample import Sample, Source, nuclei_of, read_rgb, require_folder
 from pathopan.errors import DatasetError, UnknownLabel
@@ -81,13 +79,8 @@ def read(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
 
 def _read_mat(path: Path) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Read the instance map and, indexed by instance id, the class of each nucleus."""
-    try:
-        stored = loadmat(path)
-        instances = stored["inst_map"].astype(np.int32)
-        ids, classes = stored["id"].ravel().astype(np.int64), stored["class"].ravel().astype(np.int64)
-    except (OSError, ValueError, KeyError, MatReadError) as error:
-        msg = f"{path}: expected a MAT file with inst_map, id and class: {error}"
-        raise DatasetError(msg) from error
+    inst_map, ids, classes = read_mat(path, "inst_map", "id", "class")
+    instances, ids, classes = inst_map.astype(np.int32), ids.ravel(), classes.ravel()
     if len(ids) != len(classes):
         msg = f"{path}: {len(ids)} ids and {len(classes)} classes"
         raise DatasetError(msg)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -72,7 +72,8 @@ def read(
     labels : str
         Column that gives a nucleus its class. ``group`` is the release's final label; in the bootstrap release it was
         made to fit the region, so that a lymphocyte inside tumor became a cancer cell. ``raw_group`` is the label
-        before that step, and the default, since intra-tumoral TILs would otherwise be taught away.
+        before that step, and the default, since intra-tumoral TILs would otherwise be taught away. ``notes`` tells how
+        many nuclei of a tile the two labels disagree on.
     crop : bool
         Cut tiles to the field in which nuclei were annotated, where it is smaller than the tile.
     taxonomy : Taxonomy
@@ -95,9 +96,8 @@ def read(
             msg = f"{mask_path}: is {mask.shape[:2]}, its image {image.shape[:2]}"
             raise DatasetError(msg)
         table = read_table(table_path, columns=("coords_x", "coords_y", labels))
-        nuclei, instances = paint_nuclei(
-            _nuclei(table, nucleus_ids(NUCLEI, taxonomy), labels, table_path), shape=image.shape[:2]
-        )
+        kinds = nucleus_ids(NUCLEI, taxonomy)
+        nuclei, instances = paint_nuclei(_nuclei(table, kinds, labels, table_path), shape=image.shape[:2])
         codes = region_ids({str(code): wish for code, wish in REGIONS.items()}, taxonomy)
         sample = Sample(
             sample_id=path.stem,
@@ -108,7 +108,7 @@ def read(
             nuclei=nuclei,
             instances=instances,
             region=map_codes(mask[..., 0], {int(c): i for c, i in codes.items()}, path=mask_path),
-            notes={"nucleus labels": labels},
+            notes={"nucleus labels": labels, "relabelled nuclei": str(count_relabelled(table, kinds))},
         )
         yield crop_sample(sample, box=_annotated(mask[..., 1])) if crop else sample
 
@@ -123,6 +123,17 @@ def _nuclei(table: pd.DataFrame, ids: dict[str, int], labels: str, path: Path) -
         if outline is not None:
             found.append(Nucleus(outline, look_up(name, ids, path=path)))
     return found
+
+
+def count_relabelled(table: pd.DataFrame, ids: Mapping[str, int]) -> int:
+    """Count the nuclei of a tile's table whose ``group`` is of another class than their ``raw_group``; 0 without both.
+
+    In the bootstrap release these are nuclei whose class was made to fit the region that they lie in.
+    """
+    if not {"raw_group", "group"} <= set(table.columns):
+        return 0
+    named = [[ids.get(str(v).removeprefix("correction_"), 0) for v in table[name]] for name in ("raw_group", "group")]
+    return sum(before != after for before, after in zip(*named, strict=True))
 
 
 def _annotated(codes: np.ndarray) -> tuple[int, int, int, int]:

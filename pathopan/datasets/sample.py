@@ -90,6 +90,7 @@ def read_rgb(path: Path) -> Rgb:
     DatasetError
         If it is missing or no image.
     """
+    _require_file(path)
     stored = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if stored is None:
         msg = f"{path}: cannot be read as an image"
@@ -105,6 +106,7 @@ def read_labels(path: Path) -> npt.NDArray[np.int32]:
     DatasetError
         If it is missing, no image, or has several channels.
     """
+    _require_file(path)
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if stored is None:
         msg = f"{path}: cannot be read as a label image"
@@ -113,6 +115,13 @@ def read_labels(path: Path) -> npt.NDArray[np.int32]:
         msg = f"{path}: expected one channel of labels, found an array of shape {stored.shape}"
         raise DatasetError(msg)
     return stored.astype(np.int32)
+
+
+def _require_file(path: Path) -> None:
+    """Tell a missing file from one that is no image."""
+    if not path.exists():
+        msg = f"{path}: not found, though the data set's other files call for it"
+        raise DatasetError(msg)
 
 
 def nuclei_of(instances: npt.NDArray[np.int32], class_map: npt.NDArray[np.integer] | None = None) -> pd.DataFrame:

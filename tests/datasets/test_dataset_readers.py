@@ -14,7 +14,22 @@ import tifffile
 from scipy.io import savemat
 
 from pathopan.classes import BREAST, NucleusClass, RegionClass, Taxonomy
-from pathopan.datasets import READERS, bcss, lizard, monuseg, nucls, pannuke, panoptils, qupath, read_dataset, tiger
+from pathopan.datasets import (
+    READERS,
+    Source,
+    bcss,
+    brca_m2c,
+    consep,
+    dsb2018,
+    lizard,
+    monuseg,
+    nucls,
+    pannuke,
+    panoptils,
+    qupath,
+    read_dataset,
+    tiger,
+)
 from pathopan.errors import DatasetError, UnknownLabel
 
 RICH = Taxonomy(
@@ -135,6 +150,7 @@ def test_panoptils_keeps_the_lymphocyte_that_the_bootstrap_relabelled(tmp_path, 
     assert (sample.instances > 0).sum() == 18
     assert sample.nuclei[["x_px", "y_px"]].iloc[0].tolist() == [2.5, 2.5]
     assert sample.group == "TCGA-S3-AA15"
+    assert sample.notes["relabelled nuclei"] == "1"
     final = only(panoptils.read(tmp_path, labels="group", crop=False))
     assert final.nuclei["class_id"].tolist() == [N_TUMOR, N_TIL]
     assert final.image.shape == (12, 12, 3)
@@ -503,6 +519,26 @@ def test_qupath_reads_a_real_export():
 
 
 # ------------------------------------------------------------------------------------------ registry
+SOURCES = [
+    value
+    for module in (bcss, brca_m2c, consep, dsb2018, lizard, monuseg, nucls, pannuke, panoptils, qupath, tiger)
+    for value in vars(module).values()
+    if isinstance(value, Source)
+]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_every_set_states_its_licence_and_how_to_cite_it(source):
+    assert source.licence
+    assert source.organ in ("breast", "colon", "mixed")
+    dated = any(str(year) in source.citation for year in range(2015, 2027))
+    assert dated or source.name in ("QuPath", "TIGER")
+
+
+def test_every_set_has_its_own_name():
+    assert len({source.name for source in SOURCES}) == len(SOURCES) == len(READERS)
+
+
 def test_every_reader_has_a_name_and_a_wrong_name_is_told(tmp_path):
     make_bcss(tmp_path, [[1, 1, 2], [2, 2, 2]])
     assert only(read_dataset("bcss", tmp_path)).source.name == "BCSS"

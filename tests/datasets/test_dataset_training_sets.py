@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import savemat
 
 from pathopan.classes import BREAST
 from pathopan.datasets import brca_m2c, consep, dsb2018
@@ -112,8 +113,66 @@ def test_consep_errors(tmp_path):
     with pytest.raises(UnknownLabel, match="unknown class 9; CoNSeP has"):
         list(consep.read(tmp_path))
     (tmp_path / "type" / "one.png").unlink()
-    with pytest.raises(DatasetError, match=r"one\.png: cannot be read as a label image"):
+    with pytest.raises(DatasetError, match=r"type/one\.png: not found"):
         list(consep.read(tmp_path))
+    (tmp_path / "type" / "one.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match=r"type/one\.png: cannot be read as a label image"):
+        list(consep.read(tmp_path))
+    write(tmp_path / "type" / "one.png", np.ones((2, 2), np.uint8))
+    with pytest.raises(DatasetError, match=r"instances are \(4, 4\) and classes \(2, 2\), the image \(4, 4\)"):
+        list(consep.read(tmp_path))
+
+
+def make_published_consep(root: Path, kinds, part: str = "Train", name: str = "train_1") -> None:
+    kinds = np.asarray(kinds, float)
+    write(root / part / "Images" / f"{name}.png", pixels(*kinds.shape))
+    (root / part / "Labels").mkdir(exist_ok=True)
+    stored = {"inst_map": np.arange(kinds.size).reshape(kinds.shape), "type_map": kinds}
+    savemat(root / part / "Labels" / f"{name}.mat", stored)
+
+
+def test_consep_as_its_authors_publish_it(tmp_path):
+    make_published_consep(tmp_path, [[0, 1, 2, 3], [4, 5, 6, 7]])
+    make_published_consep(tmp_path, [[2, 2]], "Test", "test_1")
+    train, test = consep.read(tmp_path)
+    assert train.nuclei["class_id"].tolist() == [N_OTHER, N_TIL, N_TUMOR, N_TUMOR, N_STROMAL, N_STROMAL, N_STROMAL]
+    assert (train.sample_id, test.sample_id, test.nuclei["class_id"].tolist()) == ("train_1", "test_1", [N_TIL])
+    make_published_consep(tmp_path, [[8]], "Test", "test_2")
+    with pytest.raises(UnknownLabel, match=r"test_2\.mat: unknown class 8"):
+        list(consep.read(tmp_path))
+    (tmp_path / "Train" / "Labels" / "train_1.mat").unlink()
+    with pytest.raises(DatasetError, match=r"train_1\.png: has no .*train_1\.mat"):
+        list(consep.read(tmp_path))
+
+
+def test_dsb2018_as_the_bowl_publishes_it(tmp_path):
+    one, two = np.zeros((12, 14), np.uint8), np.zeros((12, 14), np.uint8)
+    one[1:4, 1:4], two[6:9, 6:11] = 255, 255
+    for name, image in (("tissue", pixels()), ("fluorescence", np.repeat(pixels()[..., :1], 3, axis=2))):
+        write(tmp_path / name / "images" / f"{name}.png", image)
+        write(tmp_path / name / "masks" / "0a.png", one)
+        write(tmp_path / name / "masks" / "7f.png", two)
+    (sample,) = dsb2018.read(tmp_path)
+    assert sample.sample_id == "tissue"
+    assert [(sample.instances == i).sum() for i in (1, 2)] == [9, 15]
+    write(tmp_path / "tissue" / "masks" / "9f.png", one[:4])
+    with pytest.raises(DatasetError, match=r"9f\.png: is \(4, 14\), its image \(12, 14\)"):
+        list(dsb2018.read(tmp_path))
+    for path in (tmp_path / "tissue" / "masks").iterdir():
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"tissue/masks: holds no \*\.png"):
+        list(dsb2018.read(tmp_path))
+    (tmp_path / "tissue" / "images" / "tissue.png").unlink()
+    with pytest.raises(DatasetError, match="all 1 images are gray"):
+        list(dsb2018.read(tmp_path))
+
+
+@pytest.mark.parametrize("reader", [brca_m2c, consep, dsb2018])
+def test_a_folder_without_images_is_no_empty_data_set(tmp_path, reader):
+    for name in ("images", "labels", "inst", "type"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DatasetError, match=r"images: holds no \*\.png"):
+        list(reader.read(tmp_path))
 
 
 @pytest.mark.parametrize(("side", "mpp"), [(16, np.sqrt(40) / 16), (60, 0.2), (3, 1.0)])
