@@ -19,8 +19,9 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 check: $(STAMP)
-	$(BIN)/ruff format --check pathopan tests
-	$(BIN)/ruff check pathopan tests
+	$(BIN)/ruff format --check pathopan tests workflows
+	$(BIN)/ruff check pathopan tests workflows
+	$(BIN)/snakefmt --check workflows
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/test_house.py

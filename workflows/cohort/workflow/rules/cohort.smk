@@ -1,0 +1,57 @@
+localrules:
+    plan,
+
+
+rule plan:
+    input:
+        config["slides"],
+    output:
+        f"{OUT}/run.json",
+        f"{OUT}/config.yaml",
+        f"{OUT}/slides.csv",
+    log:
+        f"{OUT}/logs/plan.log",
+    params:
+        out=run_folder,
+        bundle=config["bundle"],
+        device=config["device"],
+        workers=config["workers"],
+        settings=overrides(),
+    shell:
+        "pathopan plan {input:q} --out {params.out:q} --bundle {params.bundle:q} --device {params.device:q}"
+        " --workers {params.workers} {params.settings:q} > {log:q} 2>&1"
+
+
+rule cohort:
+    input:
+        plan=f"{OUT}/run.json",
+        slides=expand(f"{STATE}/export.json", slide=slides.index),
+    output:
+        scores=report(
+            f"{OUT}/scores.csv", caption="../report/scores.rst", category="Cohort"
+        ),
+        failures=report(
+            f"{OUT}/failures.csv", caption="../report/failures.rst", category="Cohort"
+        ),
+        page=report(
+            f"{OUT}/report.html", caption="../report/page.rst", category="Cohort"
+        ),
+    log:
+        f"{OUT}/logs/cohort.log",
+    params:
+        out=run_folder,
+    shell:
+        "pathopan tables {params.out:q} > {log:q} 2>&1"
+
+
+# The tables of what is there, while jobs run or after some have failed: `snakemake ... cohort_partial`. It writes the
+# same files as the rule above, which writes them anew once every slide has been dealt with.
+rule cohort_partial:
+    input:
+        ancient(f"{OUT}/run.json"),
+    log:
+        f"{OUT}/logs/cohort_partial.log",
+    params:
+        out=run_folder,
+    shell:
+        "pathopan tables {params.out:q} > {log:q} 2>&1"
