@@ -60,9 +60,9 @@ def write_slides(folder: Path, shared: Path | None) -> Path:
     shutil.copy(folder / "truth.tif", folder / "blocked.tif")
     make_slide(folder / "hungry.tif", size_px=(2100, 800), discs_per_kind=1, seed=2)
     write_pyramid(folder / "glass.tif", np.full((600, 700, 3), 243, np.uint8), 0.5)
-    pixels = np.random.default_rng(0).integers(120, 220, (640, 720, 3), np.uint8)
-    tifffile.imwrite(folder / "stated.tif", pixels, photometric="rgb", tile=(256, 256))
-    tifffile.imwrite(folder / "unknown.tif", pixels, photometric="rgb", tile=(256, 256))
+    pixels = tifffile.imread(folder / "truth.tif")
+    for name in ("stated", "unknown"):  # a file that does not say its mpp
+        tifffile.imwrite(folder / f"{name}.tif", pixels, photometric="rgb", tile=(256, 256))
     (folder / "broken.svs").write_bytes((folder / "truth.tif").read_bytes()[:5_000])
     if shared:
         long, small = shared / "slides" / "CMU-1-Small-Region.svs", shared / "slides" / "OS-1-detail.ome.tif"

@@ -69,6 +69,17 @@ def test_a_dry_run_shows_one_job_a_stage_and_shard(cohort):
 
 
 @pytest.mark.slow
+def test_training_is_a_job_a_fold_then_a_report_then_a_network(tmp_path):
+    train = Path(shutil.copytree(COHORT.parent / "train", tmp_path / "train"))
+    code, told = dry_run(train)
+    assert code == 0, told
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", told, flags=re.MULTILINE))
+    assert {name: int(counts[name]) for name in ("fold", "crossvalidate", "train")} == {
+        "fold": 5, "crossvalidate": 1, "train": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("manifest", "text"),
     [

@@ -1,5 +1,6 @@
 """The cohort workflow on a real Slurm of three nodes, through all that a weekend may bring."""
 
+import faulthandler
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ TIMED = {"run.json", "record.json", "report.html", "config.yaml", "slides.csv", 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
+    faulthandler.cancel_dump_traceback_later()  # this takes longer than any other test, and is no deadlock
     shared = Path(__file__).resolve().parents[3] / "shared" / "data"
     return tell(tmp_path_factory.mktemp("slurm"), shared if shared.is_dir() else None)
 
