@@ -53,6 +53,7 @@ KillWait=3
 MinJobAge=3600
 GresTypes=gpu
 DefMemPerCPU=700
+Prolog={folder}/prolog.sh
 AccountingStorageType=accounting_storage/none
 NodeName=cpu[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]},{ports[2]} CPUs=2 RealMemory=16000
 NodeName=gpu1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[3]} CPUs=2 RealMemory=16000 Gres=gpu:fake:2
@@ -85,6 +86,9 @@ def slurm_cluster(folder: Path) -> Iterator[None]:
     for gpu in (0, 1):  # Slurm takes nothing but character devices for GPUs
         os.mknod(folder / "run" / f"gpu{gpu}", 0o666 | 0o020000, os.makedev(1, 3))
     (folder / "slurm.conf").write_text(_CONF.format(folder=folder, ports=_free_ports(4)))
+    prolog = folder / "prolog.sh"  # notes which GPUs a job was given, which Slurm forgets when the job ends
+    prolog.write_text(f'#!/bin/sh\necho "$SLURM_JOB_ID $SLURM_JOB_GPUS" >> {folder}/log/gpus\n')
+    prolog.chmod(0o755)
     gres = f"NodeName=gpu1 Name=gpu Type=fake File={folder}/run/gpu[0-1] Flags=nvidia_gpu_env\n"
     (folder / "gres.conf").write_text(gres)
     ETC.mkdir(exist_ok=True)
@@ -142,6 +146,20 @@ def _stop(folder: Path) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
         wait_until(lambda: not any(map(_lives, pids)), 10, "")
+
+
+def end_strays(mark: str) -> list[int]:
+    """Kill what a test's jobs left running; it is known by a text in its environment that no other process has.
+
+    Slurm follows a job's processes by their parents here, and one whose parent was killed first escapes it.
+    """
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ProcessLookupError):
+            if mark.encode() in (place / "environ").read_bytes() and int(place.name) != os.getpid():
+                os.kill(int(place.name), signal.SIGKILL)
+                found.append(int(place.name))
+    return found
 
 
 def _lives(pid: int) -> bool:

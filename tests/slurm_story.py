@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tifffile
 import yaml
-from slurm_cluster import slurm_cluster, wait_until
+from slurm_cluster import end_strays, slurm_cluster, wait_until
 
 from pathopan.datasets.synthetic import make_slide, write_pyramid
 
@@ -101,6 +101,13 @@ def write_profile(folder: Path) -> Path:
 
 def tell(folder: Path, shared: Path | None) -> Story:
     """Run the cohort through everything; leaves no process behind."""
+    try:
+        return _tell(folder, shared)
+    finally:
+        end_strays(f"XDG_CACHE_HOME={folder}/cache")
+
+
+def _tell(folder: Path, shared: Path | None) -> Story:
     story = Story(folder, folder / "run", folder / "local")
     manifest = write_slides(folder / "slides", shared)
     (story.run / "config").mkdir(parents=True)
@@ -121,6 +128,8 @@ def tell(folder: Path, shared: Path | None) -> Story:
         _snakemake(story, "third", "--workflow-profile", profile)
         story.seen["touched"] = {p.parent.name for p, time_ in story.states().items() if before.get(p) != time_}
         story.seen["jobs"] = _jobs()
+        noted = (folder / "slurm" / "log" / "gpus").read_text().splitlines()
+        story.seen["gpus"] = dict(line.partition(" ")[::2] for line in noted)
     _snakemake(story, "dry", "--dry-run", "--quiet", "all")
     _snakemake(story, "report", "--report", story.folder / "report.html")
     words = ["run", manifest, "--out", story.local, "--device", "cpu", "--workers", "1"]
