@@ -1,4 +1,4 @@
-"""The settings as a JSON schema, for editors and workflows: made from the dataclasses, so that the two cannot disagree."""
+"""The settings as a JSON schema, for editors and workflows: made from the dataclasses, so that both agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from pathopan.config import Config
 
-_TYPES: dict[type, Any] = {float: "number", int: "integer", str: ["string", "number"]}
+_TYPES: dict[type, Any] = {bool: "boolean", float: "number", int: "integer", str: ["string", "number"]}
 """YAML reads 0.4 as a number, also where a text such as the version of a format is asked for."""
 
 
