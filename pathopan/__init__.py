@@ -20,6 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathopan import plot
     from pathopan.api import demo, run, score
     from pathopan.classes import BREAST, Taxonomy
     from pathopan.config import Config, load_config
@@ -76,6 +77,7 @@ __all__ = [
     "match_instances",
     "open_result",
     "open_slide",
+    "plot",
     "read_dataset",
     "run",
     "score",
@@ -86,6 +88,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that reading results needs no torch."""
+    if name == "plot":
+        return importlib.import_module("pathopan.plot")
     if name not in _HOMES:
         msg = f"module 'pathopan' has no attribute {name!r}"
         raise AttributeError(msg)
