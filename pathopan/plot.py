@@ -213,7 +213,14 @@ def distribution(
     return _bare(axis)
 
 
-def survival(years: npt.ArrayLike, event: npt.ArrayLike, groups: Sequence[Any], *, axis: Axes | None = None) -> Axes:
+def survival(
+    years: npt.ArrayLike,
+    event: npt.ArrayLike,
+    groups: Sequence[Any],
+    *,
+    ticks: Sequence[float] | None = None,
+    axis: Axes | None = None,
+) -> Axes:
     """Draw Kaplan-Meier curves of groups with 95 % bands, censoring marks, numbers at risk and the log-rank test.
 
     Parameters
@@ -224,6 +231,8 @@ def survival(years: npt.ArrayLike, event: npt.ArrayLike, groups: Sequence[Any], 
         Whether it ended in the event (1) or was censored (0).
     groups : sequence of N names
         The group of each patient; choose it without a look at the outcomes.
+    ticks : sequence of float, optional
+        Years at which those at risk are counted; the figure ends with the last.
     axis : Axes, optional
         Where to draw.
 
@@ -246,7 +255,7 @@ def survival(years: npt.ArrayLike, event: npt.ArrayLike, groups: Sequence[Any], 
     if not len(time) == len(ended) == len(names):
         msg = f"years, event and groups must have one length, found {len(time)}, {len(ended)} and {len(names)}"
         raise ShapeMismatch(msg)
-    ticks = np.unique(np.round(np.linspace(0, time.max() if len(time) else 1, 6)))
+    marks = np.unique(np.round(np.linspace(0, time.max(initial=1), 6))) if ticks is None else np.asarray(ticks, float)
     for row, (color, name) in enumerate(zip(BRIGHT, dict.fromkeys(names.tolist()), strict=False)):
         own = names == name
         fit = lifelines.KaplanMeierFitter().fit(
@@ -255,17 +264,18 @@ def survival(years: npt.ArrayLike, event: npt.ArrayLike, groups: Sequence[Any], 
         fit.plot_survival_function(
             ax=axis, color=color, show_censors=True, censor_styles={"ms": 5, "marker": "|"}, linewidth=2
         )
-        for tick in ticks:
+        for tick in marks:
             axis.text(
                 tick, -0.25 - 0.08 * row, str((time[own] >= tick).sum()),
                 color=color, ha="center", transform=axis.get_xaxis_transform(),
             )  # fmt: skip
     axis.text(0, -0.18, "at risk", transform=axis.get_xaxis_transform(), fontsize=9, color="0.35")
+    title = None
     if len(set(names.tolist())) > 1:
         p = statistics.multivariate_logrank_test(time, names.astype(str), ended).p_value
-        axis.text(0.97, 0.95, f"log-rank p = {p:.3f}", transform=axis.transAxes, ha="right", va="top")
-    axis.set(ylim=(0, 1.02), xlim=(0, None), xticks=ticks, xlabel="years", ylabel="free of event")
-    axis.legend(frameon=False, loc="lower left", fontsize="small")
+        title = f"log-rank p = {p:.3f}"
+    axis.set(ylim=(0, 1.02), xlim=(0, marks[-1]), xticks=marks, xlabel="years", ylabel="free of event")
+    axis.legend(title=title, alignment="left", frameon=False, loc="lower left", fontsize="small")
     return _bare(axis)
 
 

@@ -93,7 +93,8 @@ def test_survival_counts_those_at_risk():
     assert labels(axis)[0] == "low (4, 3 events)"
     texts = [text.get_text() for text in axis.texts]
     assert texts[:6] == ["4", "3", "1", "0", "0", "0"]
-    assert any(text.startswith("log-rank p = 0.") for text in texts)
+    assert axis.get_legend().get_title().get_text().startswith("log-rank p = 0.")
+    assert pathopan.plot.survival(years, event, ["all"] * 8, ticks=[0, 4]).get_xlim() == (0, 4)
     with pytest.raises(ShapeMismatch, match="found 2, 1 and 2"):
         pathopan.plot.survival([1, 2], [1], ["a", "b"])
 
