@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check train bench docs clean
+.PHONY: demo test check train bench docs pictures clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("pathopan needs Python 3.11 or newer, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -31,6 +31,9 @@ train: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m pathopan.dictionary docs/data-dictionary.md README.md
+
+pictures: demo
+	$(BIN)/python docs/make_pictures.py demo-out docs/pictures
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
