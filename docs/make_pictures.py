@@ -23,10 +23,10 @@ DPI = 110
 
 def overlay(slide: object, target: Path) -> None:
     """Draw the whole slide, its distance bands, and a close-up with every nucleus."""
-    figure, axes = pyplot.subplots(1, 3, figsize=(13.5, 5.4), layout="constrained", width_ratios=[1, 1.5, 1.35])
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 5), layout="constrained", width_ratios=[1, 1.3, 1.6])
     pathopan.plot.overlay(slide, layers=("regions",), opacity=0.45, axis=axes[0]).set_title("Regions")
-    pathopan.plot.bands(slide, axis=axes[1]).set_title("Distance bands and tumor bed")
-    pathopan.plot.overlay(slide, CLOSE_UP_UM, mpp=0.25, opacity=0.25, axis=axes[2]).set_title("Close up: every nucleus")
+    pathopan.plot.overlay(slide, CLOSE_UP_UM, mpp=0.25, opacity=0.25, axis=axes[1]).set_title("Close up: every nucleus")
+    pathopan.plot.bands(slide, axis=axes[2]).set_title("Distance bands and tumor bed")
     for axis in axes[1:]:
         axis.set_ylabel("")
     save(figure, target)
