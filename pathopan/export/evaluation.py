@@ -20,6 +20,9 @@ from pathopan.export.templates import fill_page
 from pathopan.files import atomic_path
 
 Rgb = npt.NDArray[np.uint8]
+_HEADLINES = frozenset(
+    ("detection_f1", "class_f1", "hovernet_fc", "pq", "sq", "rq", "aji", "dice", "region_dice", "derived_region_dice")
+)
 _SHEET_WIDTH = 2_000  # pixels on the page; the files beside it are larger
 
 
@@ -58,11 +61,13 @@ def write_evaluation_page(path: Path, page: EvaluationPage) -> None:
 
 def render_evaluation(page: EvaluationPage) -> str:
     """Give the page as HTML."""
+    rows = [_figure(row) for row in page.summary.dropna(subset="value").to_dict("records")]
     return fill_page(
         "evaluation.html.jinja",
         page=page,
         notice=NOTICE,
-        summary=[_figure(row) for row in page.summary.dropna(subset="value").to_dict("records")],
+        headlines=[row for row in rows if row["metric"] in _HEADLINES],
+        others=[row for row in rows if row["metric"] not in _HEADLINES],
         charts=[{"text": text, "image": _embed(picture, "PNG")} for text, picture in page.charts.items()],
         sheets=[{"text": text, "image": _embed(_shrink(sheet), "JPEG")} for text, sheet in page.sheets.items()],
         image_names=[name.replace("_", " ") for name in page.images.columns],

@@ -111,6 +111,7 @@ def test_the_page_holds_everything_it_shows():
             ("pq", "all", 0.5, 0.4, 0.6, 2, 2),
             ("pq", "<b>", np.nan, np.nan, np.nan, 2, 2),
             ("sq", "all", 0.7, np.nan, np.nan, 1, 1),
+            ("aji_plus", "all", 0.6, np.nan, np.nan, 1, 1),
         ],
         columns=["metric", "class", "value", "low", "high", "n_images", "n_patients"],
     )
@@ -118,6 +119,8 @@ def test_the_page_holds_everything_it_shows():
     page = EvaluationPage("net on set", "2 images", summary, images, {"Nuclei": GREY}, {"best 1: a": GREY}, "class F1")
     text = render_evaluation(page)
     assert "0.400 to 0.600" in text
+    assert text.index("<summary>All other figures") < text.index("aji plus")  # folded; the headlines stand above
+    assert text.index(">sq<") < text.index("<summary>All other figures")
     assert "&lt;b&gt;" not in text  # a figure without value is left out
     assert "a&amp;b" in text
     assert text.count("data:image/png;base64,") == 1
