@@ -30,6 +30,7 @@ PairsOf = Callable[[Collection[str]], Iterable[tuple[Sample, Prediction]]]
 _ORDERS = (("class_f1", "class F1 over all classes"), ("detection_f1", "detection F1"), ("region_dice", "region Dice"),
            ("derived_region_dice", "derived region Dice"))  # fmt: skip
 _ON_SHEETS = ("detection_f1", "class_f1", "pq", "sq", "aji", "dice", "region_dice", "derived_region_dice")
+_CARD_WIDTH = 1_600  # pixels of a picture in a model card
 _SPREAD = 14
 """Figures on the chart of images; the table has all of them."""
 
@@ -97,6 +98,45 @@ def write_evaluation(
     )
     write_evaluation_page(folder / "evaluation.html", page)
     return folder / "evaluation.html"
+
+
+def write_failures(
+    found: EvaluationResult, folder: Path, *, pairs_of: PairsOf, taxonomy: Taxonomy, count: int = 3
+) -> list[dict[str, str]]:
+    """Write the worst images as small JPEGs, for a model card's known failures.
+
+    Parameters
+    ----------
+    found : EvaluationResult
+        Of images that the network was not trained on.
+    folder : Path
+        The bundle's; pictures are called ``failure-1.jpg`` and so on.
+    pairs_of, taxonomy
+        As for :func:`write_evaluation`.
+    count : int
+        How many.
+
+    Returns
+    -------
+    list of dict
+        ``picture`` and ``caption``, the worst first: the entries of a card's ``failures``.
+    """
+    order, ordered_by = rank_images(found)
+    ranks = {name: number for number, name in enumerate(order[::-1][:count], start=1)}
+    entries = {}
+    for truth, pred in pairs_of(list(ranks)) if ranks else ():
+        rank = ranks[truth.sample_id]
+        sheet = Image.fromarray(_sheet(truth, pred, found, taxonomy=taxonomy, rank=f"worst {rank}"))
+        sheet.thumbnail((_CARD_WIDTH, _CARD_WIDTH))
+        name = f"failure-{rank}.jpg"
+        with atomic_path(folder / name) as temporary:
+            sheet.save(temporary, "JPEG", quality=80)
+        told = (
+            f"the worst of {len(order)} images" if rank == 1 else f"number {rank} from the end of {len(order)} images"
+        )
+        caption = f"{truth.source.name} {truth.sample_id}: {told} by {ordered_by}; image, truth, found, differences"
+        entries[rank] = {"picture": name, "caption": caption}
+    return [entries[rank] for rank in sorted(entries)]
 
 
 def rank_images(found: EvaluationResult) -> tuple[list[str], str]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pathopan.classes import BREAST
 from pathopan.datasets.sample import Sample, Source, empty_nuclei, nuclei_of
-from pathopan.evaluation_page import Wording, choose_images, rank_images, write_evaluation
+from pathopan.evaluation_page import Wording, choose_images, rank_images, write_evaluation, write_failures
 from pathopan.metrics import Prediction, evaluate, pool
 
 SOURCE = Source("painted", "CC0-1.0", "nobody", "breast")
@@ -55,12 +55,26 @@ def test_tables_charts_sheets_and_page(tmp_path, pairs):
     }  # fmt: skip
     sheets = sorted(path.name for path in (tmp_path / "sheets").iterdir())
     assert sheets == ["best-1-a_1.png", "median-1-c.png", "worst-1-b.png"]
-    assert np.asarray(Image.open(tmp_path / "sheets" / sheets[0])).ndim == 3
+    with Image.open(tmp_path / "sheets" / sheets[0]) as picture:
+        assert picture.mode == "RGB"
     text = (tmp_path / "evaluation.html").read_text()
     assert text.index("best 1: a/1") < text.index("median 1: c") < text.index("worst 1: b")
     calibration = pd.read_csv(tmp_path / "calibration.csv").set_index("probability_of")
     assert calibration.loc["detection", "n"] == 32
     assert calibration.loc["detection", "ece"] == pytest.approx(0.2)  # 0.8 was claimed, and all are nuclei
+
+
+def test_the_worst_images_become_a_cards_known_failures(tmp_path, pairs):
+    found = evaluate(pairs.values(), taxonomy=BREAST, resamples=0)
+    entries = write_failures(
+        found, tmp_path, pairs_of=lambda names: [pairs[n] for n in pairs if n in names], taxonomy=BREAST, count=2
+    )
+    assert [entry["picture"] for entry in entries] == ["failure-1.jpg", "failure-2.jpg"]
+    assert entries[0]["caption"].startswith("painted b: the worst of 5 images by class F1 over all classes")
+    assert entries[1]["caption"].startswith("painted d: number 2 from the end")
+    with Image.open(tmp_path / "failure-1.jpg") as picture:
+        assert max(picture.size) <= 1600
+    assert write_failures(pool([]), tmp_path, pairs_of=lambda _: [], taxonomy=BREAST) == []
 
 
 def test_points_without_probabilities_have_no_reliability(tmp_path, pairs):
