@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from pathopan.config import Config
-from pathopan.errors import MissingMpp, PathopanError, SlideError, UnreadableSlide, UpsamplingRefused
+from pathopan.errors import (
+    MissingMpp,
+    PathopanError,
+    ProcessDied,
+    ProcessStalled,
+    SlideError,
+    UnreadableSlide,
+    UpsamplingRefused,
+)
+from pathopan.files import shown
 from pathopan.manifest import SlideEntry
+from pathopan.record import SlideRecord, now
 
 REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
     (MissingMpp, "pass --slide-mpp, or fill the manifest column mpp"),
     (UpsamplingRefused, "scan the slide at 0.5 um/px or finer, or leave it out"),
     (UnreadableSlide, "copy or export the file again, or leave it out"),
+    (ProcessStalled, "check the disk or network drive, or copy the file again; give slow slides more --patience"),
+    (ProcessDied, "run it again with fewer --workers or more memory; if it fails again, copy or export the file again"),
     (SlideError, "see the message"),
     (MemoryError, "run with fewer --workers or on a machine with more memory"),
     (OSError, "check the disk and the permissions, then run the same command again"),
     (PathopanError, "see the message"),
 )
+
+FAILURE_COLUMNS = ("slide_id", "path", "stage", "error", "message", "remedy")
+"""The columns of ``failures.csv``, and the entries of ``failure`` in a slide's record."""
 
 
 class Listener(Protocol):
@@ -45,6 +60,8 @@ class RunSettings:
     workers: int = 2
     tissue: Path | None = None
     overwrite: bool = False
+    isolate: bool = True  # slides run in a child process, so that one that crashes it stops no other
+    patience_s: float = 1_800.0  # a slide without any progress for so long is given up
 
 
 @dataclass(frozen=True)
@@ -54,9 +71,9 @@ class Failure:
     slide_id: str
     path: str
     stage: str
-    error: str
+    error: str  # name of the error's class
     message: str
-    what_to_do: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -73,10 +90,52 @@ def describe_failure(entry: SlideEntry, stage: str, error: BaseException) -> Fai
 
     Examples
     --------
-    >>> describe_failure(SlideEntry("S-1", Path("S-1.svs")), "tile", MemoryError()).what_to_do
+    >>> describe_failure(SlideEntry("S-1", Path("S-1.svs")), "tile", MemoryError()).remedy
     'run with fewer --workers or on a machine with more memory'
     """
     remedy = next((text for kind, text in REMEDIES if isinstance(error, kind)), "")
     remedy = remedy or "a defect in pathopan: please report it with the traceback in the slide's record.json"
-    message = " ".join(str(error).split()) or type(error).__name__
-    return Failure(entry.slide_id, str(entry.path), stage, type(error).__name__, message, remedy)
+    message = " ".join(shown(Path(str(error))).split()) or type(error).__name__
+    return Failure(entry.slide_id, shown(entry.path), stage, type(error).__name__, message, remedy)
+
+
+def open_record(settings: RunSettings, entry: SlideEntry) -> SlideRecord:
+    """Open a slide's record in the run's folder, which is made if it is not there."""
+    folder = settings.out / "slides" / entry.slide_id
+    folder.mkdir(parents=True, exist_ok=True)
+    record = SlideRecord.open(folder / "record.json")
+    record.entries |= {"slide_id": entry.slide_id, "path": shown(entry.path)}
+    return record
+
+
+def note_failure(record: SlideRecord, failure: Failure, trace: str) -> None:
+    """Enter a failure into a slide's record."""
+    record.entries["failure"] = {**asdict(failure), "time": now(), "traceback": trace}
+    record.write()
+
+
+def forget_paths(record: SlideRecord, path: Path) -> None:
+    """Strike a slide's path and file name out of its record: what is written shall not tell whose slide it was."""
+    entries = record.entries
+    for noted in (entries, entries.get("slide", {}), entries.get("failure", {})):
+        if "path" in noted:
+            noted["path"] = ""
+    for noted in (entries.get("regions_edited", {}), *entries.get("region_edits", ())):
+        noted |= dict.fromkeys({"file", "command"} & set(noted), "")
+    failure = entries.get("failure", {})
+    for key in {"message", "traceback"} & set(failure):
+        failure[key] = without_path(str(failure[key]), path, record.path.parent.name)
+    record.write()
+
+
+def without_path(text: str, path: Path, name: str) -> str:
+    """Put a slide's name in place of its path and its file's name.
+
+    Examples
+    --------
+    >>> without_path("/data/Doe.svs: cannot be read; Doe.svs is empty", Path("/data/Doe.svs"), "S-1")
+    'S-1: cannot be read; S-1 is empty'
+    """
+    for told in (str(path.resolve()), str(path), path.name):
+        text = text.replace(told, name) if told not in ("", ".") else text
+    return text.replace(str(path.resolve().parent), "...")

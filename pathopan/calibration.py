@@ -18,7 +18,7 @@ import yaml
 
 from pathopan.config import Config
 from pathopan.errors import ConfigError, ShapeMismatch
-from pathopan.files import atomic_path, remove
+from pathopan.files import atomic_path, check_regular, remove
 from pathopan.record import command_line, now, read_json, write_json
 from pathopan.result import Result, open_result
 from pathopan.scores import Calibration, apply_calibration, fit_calibration
@@ -134,6 +134,7 @@ def read_visual(path: Path) -> pd.Series:
         If it cannot be read, lacks a column, names a slide twice, or holds what is no number in 0..100.
     """
     try:
+        check_regular(path)
         table = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError, pd.errors.ParserError) as error:
         msg = f"{path}: cannot be read as CSV: {error}"
@@ -190,7 +191,7 @@ def read_calibration(path: Path) -> StoredCalibration:
         line = Calibration(**plain, slope_ci=slope, intercept_ci=intercept, n=int(stored["n"]))
         sound = all(map(math.isfinite, (*plain.values(), *slope, *intercept, *computed)))
         sound = sound and line.n >= 3 and line.spread > 0 and isinstance(stored["made"], dict)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         msg = f"{path}: damaged ({error!r}); make it again with `pathopan calibrate`"
         raise ConfigError(msg) from error
     if not sound:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pathopan import cli_jobs
+from pathopan import cli_batch, cli_jobs
 from pathopan.config import Format, NgffVersion, NucleusForm, load_config
 from pathopan.errors import PathopanError, SlideError
 from pathopan.options import BundleName, ConfigFile, Device, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
@@ -26,10 +28,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_batch.app)
 app.add_typer(cli_jobs.app)
 
 Nuclei = Annotated[NucleusForm | None, typer.Option("--nuclei", help="How nuclei go into GeoJSON: export.nuclei.")]
 Ngff = Annotated[NgffVersion | None, typer.Option("--ngff", help="OME-Zarr version: export.ngff.")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Write no path and no file name of a slide.")]
+Patience = Annotated[float, typer.Option(min=0.1, help="Minutes without progress until a slide is given up.")]
 
 
 def main() -> None:
@@ -38,16 +43,30 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is open is closed
     try:
         app()
-    except PathopanError as error:
+    except Exception as error:
         if debug:
             raise
-        sys.stderr.write(f"pathopan: {error}\n")
-        sys.exit(1 if isinstance(error, SlideError) else 2)
+        text, code = describe_end(error)
+        sys.stderr.write(f"pathopan: {text}\n")
+        sys.exit(code)
     except KeyboardInterrupt:
         sys.stderr.write("pathopan: interrupted; what is written stays, and the same command goes on from there\n")
         sys.exit(130)
+
+
+def describe_end(error: Exception) -> tuple[str, int]:
+    """Say in a line what went wrong, and give the exit code: 1 for a slide, 2 for wrong use, 3 for a defect."""
+    text = " ".join(str(error).split())
+    if isinstance(error, PathopanError):
+        return text, 1 if isinstance(error, SlideError) else 2
+    if isinstance(error, OSError):
+        return f"{text}; check the disk and the permissions", 2
+    if isinstance(error, MemoryError):
+        return "memory ran out; use a machine with more, or fewer --workers", 2
+    return f"{type(error).__name__}: {text}. A defect: please report it, with what --debug shows", 3
 
 
 @app.command()
@@ -66,6 +85,9 @@ def run(
     recursive: Recursive = False,
     overwrite: Annotated[bool, typer.Option(help="Do finished slides again.")] = False,
     dry_run: Annotated[bool, typer.Option(help="List the slides and stop.")] = False,
+    anonymous: Anonymous = False,
+    patience: Patience = 30,
+    isolate: Annotated[bool, typer.Option(help="Run slides in a process of their own, which may die.")] = True,
 ) -> None:
     """Score slides, one row each. A bad slide is listed and the rest go on; the same command again resumes.
 
@@ -74,7 +96,7 @@ def run(
     from pathopan.manifest import find_slides
 
     entries = find_slides(paths, recursive=recursive, slide_mpp=slide_mpp)
-    settings = load_config(config, overrides=[*set_, *_export_settings(nuclei, ngff)])
+    settings = load_config(config, overrides=[*set_, *_export_settings(nuclei, ngff, anonymous=anonymous)])
     if dry_run:
         typer.echo("\n".join(f"{entry.slide_id}\t{entry.path}\t{entry.mpp or 'mpp from file'}" for entry in entries))
         return
@@ -83,17 +105,18 @@ def run(
     from pathopan.pipeline import run_cohort
 
     job = RunSettings(out, bundle, settings, device, workers=workers, tissue=tissue, overwrite=overwrite)
+    job = replace(job, isolate=isolate, patience_s=60 * patience)
     with open_watcher() as watcher:
         outcome = run_cohort(entries, job, watcher)
     typer.echo(f"{outcome.done} done, {outcome.skipped} complete already, {len(outcome.failures)} failed: {out}")
     for failure in outcome.failures:
-        typer.echo(f"FAILED {failure.slide_id} ({failure.stage}): {failure.message} -> {failure.what_to_do}")
+        typer.echo(f"FAILED {failure.slide_id} ({failure.stage}): {failure.message} -> {failure.remedy}")
     raise typer.Exit(1 if outcome.failures else 0)
 
 
-def _export_settings(nuclei: NucleusForm | None, ngff: NgffVersion | None) -> list[str]:
-    """Turn two options that many ask for into settings."""
-    given = {"export.nuclei": nuclei, "export.ngff": ngff and f"'{ngff}'"}
+def _export_settings(nuclei: NucleusForm | None, ngff: NgffVersion | None, *, anonymous: bool) -> list[str]:
+    """Turn options that many ask for into settings."""
+    given = {"export.nuclei": nuclei, "export.ngff": ngff and f"'{ngff}'", "export.anonymous": anonymous and "true"}
     return [f"{name}={value}" for name, value in given.items() if value]
 
 
@@ -277,6 +300,7 @@ def export(
     ] = None,
     nuclei: Nuclei = None,
     ngff: Ngff = None,
+    anonymous: Anonymous = False,
     config: ConfigFile = None,
     set_: Set = [],  # noqa: B006
 ) -> None:
@@ -286,10 +310,12 @@ def export(
     """
     chosen = [*(formats or []), *([Format.qupath_project] if qupath_project else [])]
     if slide and not chosen:
-        cli_jobs.export_slide(out, slide, other=bool(config or set_ or nuclei or ngff or to))
+        cli_jobs.export_slide(out, slide, other=bool(config or set_ or nuclei or ngff or to or anonymous))
     from pathopan.rescore import export_run
 
-    settings = load_config(config or out / "config.yaml", overrides=[*set_, *_export_settings(nuclei, ngff)])
+    settings = load_config(
+        config or out / "config.yaml", overrides=[*set_, *_export_settings(nuclei, ngff, anonymous=anonymous)]
+    )
     for path in export_run(out, settings, formats=chosen, to=to, slides=[slide] if slide else ()):
         typer.echo(path)
 

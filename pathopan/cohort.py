@@ -9,6 +9,7 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
+from pathopan.batch import FAILURE_COLUMNS
 from pathopan.classes import Taxonomy
 from pathopan.definitions import definitions
 from pathopan.export.geoparquet import read_geoparquet, write_geoparquet, write_table
@@ -19,8 +20,6 @@ from pathopan.pages import cohort_page
 from pathopan.result import open_result
 from pathopan.scores import SlideScore, failed_score, scores_table
 from pathopan.tables import Column, Schema, regions_schema
-
-FAILURE_COLUMNS = ("slide_id", "stage", "message", "what_to_do", "error", "path")
 
 
 def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -48,7 +47,7 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[M
     done = [name for name, score, record in slides if score is not None and "failure" not in record]
     _write_regions(out, done, taxonomy)
     write_import_script(
-        out, taxonomy=taxonomy, slide_files={name: Path(record["path"]).name for name, _, record in slides}
+        out, taxonomy=taxonomy, slide_files={name: Path(record.get("path") or name).name for name, _, record in slides}
     )
     page = cohort_page(open_result(out), title=out.resolve().name, definitions=definitions(taxonomy))
     write_cohort_report(out / "report.html", page)
@@ -70,7 +69,10 @@ def score_of(name: str, score: dict[str, Any] | None, record: dict[str, Any]) ->
     """Rebuild a slide's score from its files; a slide that failed has one without values."""
     if score is None or "failure" in record:
         return failed_score(name, record.get("failure", {}).get("message", "not complete; run it again"))
-    return SlideScore(**{key: value for key, value in score.items() if key not in ("reasons", "fields")})
+    try:
+        return SlideScore(**{key: value for key, value in score.items() if key not in ("reasons", "fields")})
+    except (TypeError, AttributeError):
+        return failed_score(name, "score.json is damaged; run the slide again")
 
 
 def _write_regions(out: Path, names: list[str], taxonomy: Taxonomy) -> None:

@@ -7,6 +7,8 @@ What the network was trained with (mpp, step, halo, normalisation, taxonomy) is 
 from __future__ import annotations
 
 import difflib
+import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
@@ -16,6 +18,10 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from pathopan.errors import ConfigError
+from pathopan.files import read_file
+
+YAML_DAMAGE = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What reading YAML raises on hostile text."""
 
 
 class Format(StrEnum):
@@ -73,8 +79,8 @@ class InferenceConfig:
             self.precision in ("auto", "float32", "bfloat16"),
             f"inference.precision is {self.precision!r}: auto, float32 or bfloat16",
         )
-        _require(self.batch_size >= 1, "inference.batch_size must be at least 1")
-        _require(self.shard_tiles >= 1, "inference.shard_tiles must be at least 1")
+        _require(1 <= self.batch_size <= 1_024, "inference.batch_size must lie in 1..1,024")
+        _require(1 <= self.shard_tiles <= 100_000, "inference.shard_tiles must lie in 1..100,000")
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ class ScoresConfig:
     def __post_init__(self) -> None:
         """Check the values."""
         _require(self.field_um > 0, "scores.field_um must be positive")
-        _require(self.bootstrap >= 0, "scores.bootstrap must not be negative")
+        _require(0 <= self.bootstrap <= 1_000_000, "scores.bootstrap must lie in 0..1,000,000")
         _require(self.til_footprint_um2 > 0, "scores.til_footprint_um2 must be positive")
         _require(self.min_compartment_mm2 >= 0, "scores.min_compartment_mm2 must not be negative")
 
@@ -152,6 +158,7 @@ class ExportConfig:
     piece_nuclei: int = 300_000  # with more nuclei there is a GeoJSON file for each piece of tissue too
     ngff: str = "0.4"  # OME-Zarr version: 0.4 (Zarr v2) or 0.5 (Zarr v3)
     image_mpp: float = 8.0  # um/px of the picture inside panoptic.ome.zarr
+    anonymous: bool = False  # leave slides' paths and file names out of everything that is written
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -207,7 +214,7 @@ def load_config(path: Path | None = None, *, overrides: Sequence[str] = ()) -> C
         if not found:
             msg = f"--set {text!r} must read room.field=value, such as scores.field_um=500"
             raise ConfigError(msg)
-        nested: Any = yaml.safe_load(value)
+        nested: Any = _parse(value, f"--set {text}")
         for name in reversed(key.strip().split(".")):
             nested = {name: nested}
         config = _fill(config, nested, f"--set {text}")
@@ -216,16 +223,25 @@ def load_config(path: Path | None = None, *, overrides: Sequence[str] = ()) -> C
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = read_file(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         msg = f"{path}: cannot read settings: {error}"
+        raise ConfigError(msg) from error
+    return _parse(text, str(path)) or {}
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except YAML_DAMAGE as error:
+        msg = f"{where}: cannot read settings: {error}"
         raise ConfigError(msg) from error
 
 
 def _fill(settings: Any, stored: Any, where: str) -> Any:
     """Return the dataclass with the stored values in place, room by room."""
     if not isinstance(stored, Mapping):
-        msg = f"{where}: expected keys and values for {type(settings).__name__}, found {stored!r}"
+        msg = f"{where}: expected keys and values for {type(settings).__name__}, found {reprlib.repr(stored)}"
         raise ConfigError(msg)
     hints = get_type_hints(type(settings))
     known = [f.name for f in fields(settings)]
@@ -234,7 +250,7 @@ def _fill(settings: Any, stored: Any, where: str) -> Any:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            msg = f"{where}: unknown setting {key!r}{hint}"
+            msg = f"{where}: unknown setting {reprlib.repr(key)}{hint}"
             raise ConfigError(msg)
         current = getattr(settings, key)
         changes[key] = (
@@ -248,8 +264,13 @@ def _cast(kind: type, value: Any, where: str) -> Any:
         float: isinstance(value, int | float) and not isinstance(value, bool),
         int: isinstance(value, int) and not isinstance(value, bool),
         str: isinstance(value, str | float),
+        bool: isinstance(value, bool),
     }
-    if not fits[kind] or value != value:  # NaN alone differs from itself
-        msg = f"{where} must be {kind.__name__}, found {value!r}"
+    try:
+        sound = fits[kind] and (not isinstance(value, int | float) or math.isfinite(value))
+    except OverflowError:
+        sound = False
+    if not sound:
+        msg = f"{where} must be {kind.__name__}, found {reprlib.repr(value)}"
         raise ConfigError(msg)
     return kind(value)

@@ -16,10 +16,13 @@
       ConfigError (ValueError)          unknown key or impossible value
       ManifestError (ValueError)        a slide list that cannot be used as it stands
       ResultError (OSError)             a results folder that is missing or incomplete
+        FolderInUse                     another process writes there
       SchemaError (ValueError)          a table whose columns or dtypes are wrong
       ShapeMismatch (ValueError)        arrays that must agree in shape
       RuntimeUnavailable (ImportError)  a runtime or device that this machine does not offer
       MissingExtra (ImportError)        an optional dependency is not installed
+      ProcessDied (RuntimeError)        a child process crashed or was killed
+        ProcessStalled (TimeoutError)   a child process said nothing for too long, and was ended
 
 Each inherits the base *and* the builtin a caller would expect. A message says what went wrong, with which value, and
 what to do about it.
@@ -88,6 +91,10 @@ class ResultError(PathopanError, OSError):
     """A results folder is missing, incomplete or of another version."""
 
 
+class FolderInUse(ResultError):
+    """Another process is writing into a run's folder."""
+
+
 class SchemaError(PathopanError, ValueError):
     """A table lacks a column or holds one of the wrong dtype."""
 
@@ -102,3 +109,23 @@ class RuntimeUnavailable(PathopanError, ImportError):
 
 class MissingExtra(PathopanError, ImportError):
     """An optional dependency is needed and not installed."""
+
+
+class ProcessDied(PathopanError, RuntimeError):
+    """A child process crashed, or was killed.
+
+    Parameters
+    ----------
+    message : str
+        What it died of.
+    log : str
+        The end of what it printed.
+    """
+
+    def __init__(self, message: str, *, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+class ProcessStalled(ProcessDied, TimeoutError):
+    """A child process said nothing for too long, and was ended."""

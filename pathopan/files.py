@@ -1,7 +1,8 @@
-"""Write files so that one which exists is complete."""
+"""Write files so that one which exists is complete, and read only what is a file."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -47,3 +48,45 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed left half-written in a slide's folder; none may be writing there."""
+    for pattern in (".*.tmp", "shards/*/.*.tmp"):
+        for path in folder.glob(pattern):
+            remove(path)
+
+
+def read_file(path: Path) -> bytes:
+    """Read a whole file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is a pipe or a device, on which reading could wait forever.
+    """
+    check_regular(path)
+    return path.read_bytes()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse pipes, sockets and devices, which may never end.
+
+    Raises
+    ------
+    OSError
+        If it is one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "Not a file, but a pipe, a socket or a device", str(path))
+
+
+def shown(path: Path) -> str:
+    r"""Write a path so that any file can hold it: bytes that are no text in the system's encoding are escaped.
+
+    Examples
+    --------
+    >>> shown(Path("caf\udce9.svs")) == r"caf\udce9.svs"
+    True
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathopan.errors import ManifestError
+from pathopan.files import check_regular
 from pathopan.slide.open import slide_name
 
 SLIDE_SUFFIXES = frozenset(
@@ -77,7 +79,7 @@ def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: fl
             entries += [SlideEntry("", file) for file in _slides_in(path, recursive=recursive)]
         elif path.suffix.lower() == ".csv":
             entries += read_manifest(path)
-        elif path.exists():
+        elif _exists(path):
             entries.append(SlideEntry("", path))
         else:
             msg = f"{path}: no such file or folder"
@@ -86,11 +88,26 @@ def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: fl
         hint = "" if recursive else "; use --recursive to look into sub-folders"
         msg = f"no slides found in {', '.join(map(str, paths))}{hint}"
         raise ManifestError(msg)
-    given = {entry.path.resolve() for entry in entries if entry.slide_id}
-    kept = [entry for entry in entries if entry.slide_id or entry.path.resolve() not in given]
-    unique = {(entry.path.resolve(), entry.slide_id): entry for entry in kept}
+    given = {_real(entry.path) for entry in entries if entry.slide_id}
+    kept = [entry for entry in entries if entry.slide_id or _real(entry.path) not in given]
+    unique = {(_real(entry.path), entry.slide_id): entry for entry in kept}
     named = _name(list(unique.values()))
     return [replace(entry, mpp=slide_mpp) if entry.mpp is None else entry for entry in named]
+
+
+def _real(path: Path) -> Path:
+    """Follow links; those that lead nowhere or in circles, and names that no system takes, stay as they are."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _slides_in(folder: Path, *, recursive: bool) -> list[Path]:
@@ -107,6 +124,7 @@ def read_manifest(path: Path) -> list[SlideEntry]:
         If it cannot be read, has no ``path`` column, a row without a path, or an mpp that is no number.
     """
     try:
+        check_regular(path)
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             header, rows = [name.strip() for name in reader.fieldnames or []], list(reader)
@@ -121,8 +139,12 @@ def read_manifest(path: Path) -> list[SlideEntry]:
 
 def _row_entry(manifest: Path, line: int, row: dict[str, str | None]) -> SlideEntry:
     cells = {(key or "").strip(): (value or "").strip() if isinstance(value, str) else "" for key, value in row.items()}
-    if not cells["path"]:
+    if not cells["path"] or "\0" in cells["path"]:
         msg = f"{manifest}, line {line}: no path"
+        raise ManifestError(msg)
+    name = cells.get("slide_id", "")
+    if name and not safe_id(name):
+        msg = f"{manifest}, line {line}: slide_id {name!r} has no letter or digit of A-Z, a-z, 0-9, which names need"
         raise ManifestError(msg)
     mpp = None
     if cells.get("mpp"):
@@ -132,7 +154,7 @@ def _row_entry(manifest: Path, line: int, row: dict[str, str | None]) -> SlideEn
                 f"{manifest}, line {line}: mpp {cells['mpp']!r} is not a number of micrometres per pixel, such as 0.25"
             )
             raise ManifestError(msg)
-    return SlideEntry(safe_id(cells.get("slide_id", "")), manifest.parent / cells["path"], mpp)
+    return SlideEntry(safe_id(name), manifest.parent / cells["path"], mpp)
 
 
 def _positive(text: str) -> float | None:
@@ -159,8 +181,8 @@ def _name(entries: Iterable[SlideEntry]) -> list[SlideEntry]:
     named = sorted(entries, key=lambda entry: (entry.slide_id, str(entry.path)))
     rules: list[Callable[[Path], str]] = [
         slide_name,
-        lambda path: f"{path.resolve().parent.name}_{slide_name(path)}",
-        lambda path: f"{path.resolve().parent.name}_{path.name}",
+        lambda path: f"{_real(path).parent.name}_{slide_name(path)}",
+        lambda path: f"{_real(path).parent.name}_{path.name}",
     ]
     for rule in rules:
         named = _apply(rule, named, given={entry.path for entry in entries if entry.slide_id})

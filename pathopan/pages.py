@@ -80,7 +80,7 @@ def slide_page(
         crops=list(extreme_regions(slide)),
         qc={stage: _chosen(stages.get(stage, {}), names) for stage, names in _QC_NOTES.items() if stage in stages},
         warnings=[text for stage in stages.values() for name in _warnings(stage) for text in stage[name]],
-        provenance={**_without(run, "taxonomy"), "slide": slide.record.get("slide", {})},
+        provenance={**_without(run, "taxonomy"), "slide": _described(slide, run)},
     )
 
 
@@ -92,6 +92,12 @@ def _bands(slide: SlideResult, classes: npt.NDArray[np.uint8], mpp: float, annot
         rules = replace(rules, min_region_um2=0.0)
     burned = burn_annotations(classes, annotations, taxonomy=slide.taxonomy, scale_l0=scale_l0)
     return find_bands(burned.classes, taxonomy=slide.taxonomy, mpp=mpp, rules=rules, drawn=burned.drawn)
+
+
+def _described(slide: SlideResult, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what is told of a slide's file; of an anonymous run, not its path."""
+    told: dict[str, Any] = slide.record.get("slide", {})
+    return _without(told, "path") if run.get("settings", {}).get("export", {}).get("anonymous") else told
 
 
 def cohort_page(result: Result, *, title: str, definitions: Mapping[str, str]) -> CohortPage:

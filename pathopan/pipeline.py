@@ -1,61 +1,85 @@
-"""A run: the stages of a slide in order, and a cohort of slides of which a bad one stops no other."""
+"""A run: a cohort of slides, each in turn in a child process that may die, of which a bad one stops no other."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import traceback
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any, Protocol
 
 import yaml
 
-from pathopan.batch import Failure, Listener, Outcome, RunSettings, describe_failure
-from pathopan.cohort import write_cohort_tables
-from pathopan.errors import PathopanError
+from pathopan.batch import (
+    Failure,
+    Listener,
+    Outcome,
+    RunSettings,
+    describe_failure,
+    forget_paths,
+    note_failure,
+    open_record,
+)
+from pathopan.classes import Taxonomy
+from pathopan.errors import ProcessDied, ProcessStalled
+from pathopan.files import atomic_path, remove_leftovers
+from pathopan.inference.child import Answer, Child, Tell
+from pathopan.locks import hold_folder
 from pathopan.manifest import SlideEntry
-from pathopan.outputs import export_to_files, find_place, is_complete
-from pathopan.record import SlideRecord, command_line, now, versions, write_json
-from pathopan.scoring import score_to_files
-from pathopan.stages import Engine, Job, Progress, is_stitched, predict_slide, stitch_slide, tile_slide
+from pathopan.record import command_line, now, versions, write_json
+from pathopan.status import ProgressFile
 
-SLIDE_FAULTS = (PathopanError, OSError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError)
-"""What may go wrong with one slide without stopping the others: everything but an interrupt."""
+Attempt = tuple[Failure | None, bool]
+"""Why a slide has no score, if so, and whether there was anything to do."""
 
 
-def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[str, Any]) -> bool:
-    """Take one slide through all stages that its record does not show as done.
+class Worker(Protocol):
+    """Whoever runs slides: a child process, or this one."""
 
-    Returns
-    -------
-    bool
-        False if there was nothing to do.
+    def greeting(self) -> Any:
+        """Describe the bundle."""
 
-    Raises
-    ------
-    SlideError
-        If the slide cannot be read, has no mpp, or is too coarse.
-    """
-    place = find_place(
-        job.entry.slide_id,
-        job.folder,
-        record,
-        taxonomy=job.taxonomy,
-        config=job.config,
-        stitch_print=job.prints["stitch"],
-    )
-    if is_complete(place, record):
-        return False
-    if not is_stitched(job, record):
-        tiling = tile_slide(job, record)
-        plan = predict_slide(job, tiling, record, progress)
-        progress("stitch", len(tiling.tiles), len(tiling.tiles))
-        stitch_slide(job, tiling, plan, record)
-    progress("score", 0, 1)
-    score_to_files(place, record)
-    progress("export", 0, 1)
-    export_to_files(place, record, run=run)
-    return True
+    def ask(self, request: Any, hear: Tell) -> Any:
+        """Run a slide."""
+
+    def close(self) -> None:
+        """End."""
+
+
+class InLine:
+    """Runs slides in this process."""
+
+    def __init__(self, start: Callable[[], tuple[Any, Answer]]) -> None:
+        """Read the bundle."""
+        self._greeting, self._answer = start()
+
+    def greeting(self) -> Any:
+        """Describe the bundle."""
+        return self._greeting
+
+    def ask(self, request: Any, hear: Tell) -> Any:
+        """Run a slide."""
+        return self._answer(request, hear)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def open_worker(settings: RunSettings, keep_open: tuple[int, ...]) -> Worker:
+    """Open whoever runs the slides; a child begins to load the network's libraries at once."""
+    start = partial(start_attempts, settings)
+    if not settings.isolate:
+        return InLine(start)
+    return Child(start, patience_s=settings.patience_s, keep_open=keep_open)
+
+
+def start_attempts(settings: RunSettings) -> tuple[dict[str, Any], Answer]:
+    """Be ready to run slides: read the bundle, and describe it."""
+    from pathopan.attempt import Attempts  # with torch, which the parent of a child never loads
+
+    attempts = Attempts(settings)
+    return attempts.described, lambda request, tell: attempts(request[0], request[1], tell)
 
 
 def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: Listener) -> Outcome:
@@ -79,75 +103,80 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
     ------
     BundleError
         If the bundle cannot be used: then no slide can be run.
+    FolderInUse
+        If another run writes into the same folder.
+    ResultError
+        If the folder cannot be written to.
     """
-    engine = Engine(settings.bundle, settings.config, device=settings.device)
-    run = write_run_files(settings, engine)
-    done, skipped, failures = 0, 0, []
-    for number, entry in enumerate(entries, start=1):
-        listener.slide(entry.slide_id, number, len(entries))
-        failure, ran = _attempt(entry, settings, engine, listener, run)
-        if failure:
-            failures.append(failure)
-            listener.finished(entry.slide_id, f"failed at {failure.stage}: {failure.message}")
-            continue
-        done, skipped = done + ran, skipped + (not ran)
-        listener.finished(entry.slide_id, "done" if ran else "complete already")
-    write_cohort_tables(settings.out, taxonomy=engine.bundle.taxonomy)
+    with ExitStack() as stack:
+        lock = stack.enter_context(hold_folder(settings.out))
+        remove_leftovers(settings.out)
+        worker = stack.enter_context(closing(open_worker(settings, lock)))
+        from pathopan.cohort import write_cohort_tables  # takes a second, in which the child goes on loading
+
+        described = worker.greeting()
+        run = write_run_files(settings, described, entries)
+        heard = stack.enter_context(ProgressFile(settings.out, entries, listener))
+        done, skipped, failures = 0, 0, []
+        for number, entry in enumerate(entries, start=1):
+            heard.slide(entry.slide_id, number, len(entries))
+            failure, ran = _attempt(worker, (entry, run), settings, heard)
+            if failure:
+                failures.append(failure)
+                heard.finished(entry.slide_id, f"failed at {failure.stage}: {failure.message}")
+                continue
+            done, skipped = done + ran, skipped + (not ran)
+            heard.finished(entry.slide_id, "done" if ran else "complete already")
+        write_cohort_tables(settings.out, taxonomy=Taxonomy.from_dict(described["taxonomy"]))
     return Outcome(done, skipped, tuple(failures))
 
 
 def _attempt(
-    entry: SlideEntry, settings: RunSettings, engine: Engine, listener: Listener, run: dict[str, Any]
-) -> tuple[Failure | None, bool]:
-    """Run one slide; turn what goes wrong into a failure and note it in the slide's record."""
-    folder = settings.out / "slides" / entry.slide_id
-    folder.mkdir(parents=True, exist_ok=True)
-    record = SlideRecord.open(folder / "record.json")
-    if settings.overwrite:
-        record.entries.pop("stages", None)
-    record.entries |= {"slide_id": entry.slide_id, "path": str(entry.path)}
+    worker: Worker, request: tuple[SlideEntry, dict[str, Any]], settings: RunSettings, listener: Listener
+) -> Attempt:
+    """Run one slide; where its process dies, once more in a fresh one, which goes on from what is written."""
     reached = "open"
 
-    def progress(stage: str, done: int, total: int) -> None:
+    def told(stage: str, done: int, total: int) -> None:
         nonlocal reached
         reached = stage
         listener.progress(stage, done, total)
 
-    job = Job(entry, settings.config, engine, folder, workers=settings.workers, tissue=settings.tissue)
-    try:
-        ran = run_slide(job, record, progress, run=run)
-    except SLIDE_FAULTS as error:
-        failure = describe_failure(entry, reached, error)
-        record.entries["failure"] = {**asdict(failure), "time": now(), "traceback": traceback.format_exc()}
-        record.write()
-        return failure, False
-    if record.entries.pop("failure", None):
-        record.write()
-    return None, ran
+    for last in (False, True):
+        try:
+            found: Attempt = worker.ask(request, told)
+        except ProcessDied as error:
+            if not last and not isinstance(error, ProcessStalled):
+                continue
+            failure = describe_failure(request[0], reached, error)
+            with contextlib.suppress(OSError):
+                record = open_record(settings, request[0])
+                remove_leftovers(record.path.parent)
+                note_failure(record, failure, error.log)
+                if settings.config.export.anonymous:
+                    forget_paths(record, request[0].path)
+            return failure, False
+        else:
+            return found
+    raise AssertionError  # the second pass always returns
 
 
-def write_run_files(settings: RunSettings, engine: Engine) -> dict[str, Any]:
+def write_run_files(settings: RunSettings, described: dict[str, Any], entries: Sequence[SlideEntry]) -> dict[str, Any]:
     """Write ``run.json`` and ``config.yaml``: what is run, with what. Gives what ``run.json`` holds."""
-    bundle = engine.bundle
+    anonymous = settings.config.export.anonymous
     run: dict[str, Any] = {
         "started": now(),
-        "command": command_line(),
+        "command": "pathopan run" if anonymous else command_line(),
         "versions": versions(),
         "cpus": os.cpu_count(),
-        "bundle": {
-            "name": bundle.name,
-            "path": str(engine.name),
-            "sha256": bundle.sha256,
-            "licence": bundle.licence,
-            "mpp": bundle.mpp,
-        },
-        "taxonomy": bundle.taxonomy.to_dict(),
+        **described,
         "device": settings.device,
         "workers": settings.workers,
-        "tissue": str(settings.tissue) if settings.tissue else None,
+        "tissue": str(settings.tissue) if settings.tissue and not anonymous else None,
+        "slides": [entry.slide_id for entry in entries],
         "settings": settings.config.to_dict(),
     }
     write_json(settings.out / "run.json", run)
-    text = yaml.safe_dump(settings.config.to_dict(), sort_keys=False)
-    (settings.out / "config.yaml").write_text(text, encoding="utf-8")
+    with atomic_path(settings.out / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(settings.config.to_dict(), sort_keys=False), encoding="utf-8")
     return run

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pathopan.files import atomic_path
+from pathopan.files import atomic_path, read_file
 
 PACKAGES = (
     "pathopan",
@@ -60,6 +60,20 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def readable_time(seconds: float) -> str:
+    """Write a duration.
+
+    Examples
+    --------
+    >>> readable_time(42), readable_time(4000), readable_time(200_000)
+    ('42 s', '1 h 07 min', '55 h 33 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def command_line() -> str:
     """Give the command as it was typed, with the program's name only."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -74,8 +88,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; ``None`` if there is no such file or it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(read_file(path))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

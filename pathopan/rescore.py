@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pathopan.batch import forget_paths
 from pathopan.calibration import drop_calibration, keep_calibration, read_calibration
 from pathopan.cohort import write_cohort_tables
 from pathopan.config import Config, Format
@@ -16,8 +17,9 @@ from pathopan.edits import find_edited_slide, keep_edit, set_edit_aside
 from pathopan.errors import ConfigError, ResultError
 from pathopan.export.geojson import find_piece_paths
 from pathopan.formats import EXPORTS, Order, write_formats
+from pathopan.locks import hold_folder
 from pathopan.outputs import Place, export_to_files, find_place, read_slide_json
-from pathopan.record import SlideRecord
+from pathopan.record import SlideRecord, write_json
 from pathopan.result import Result, open_result
 from pathopan.scores.summary import CALIBRATED
 from pathopan.scoring import score_to_files
@@ -80,7 +82,13 @@ def rescore_run(out: Path, config: Config, given: Given | None = None) -> list[s
     ConfigError
         If the regions or the calibration cannot be used.
     """
-    given, result = given or Given(), open_result(out)
+    result = open_result(out)
+    with hold_folder(out):
+        return _rescore(result, config, given or Given())
+
+
+def _rescore(result: Result, config: Config, given: Given) -> list[str]:
+    out = result.path
     if given.calibration:
         read_calibration(given.calibration)  # before anything is changed
     touched = _change_edit(result, given)
@@ -134,15 +142,34 @@ def export_run(
         If a format needs a library that is not installed.
     """
     result = open_result(out)
-    chosen = [result.slide(name) for name in slides or result.slide_ids]
-    if not formats or Format.geojson in formats:
-        names = {slide.slide_id for slide in chosen}
-        for place, record in _places(result, config):
-            if place.slide_id in names:
-                export_to_files(place, record, run=result.run)
-                yield from [*place.export_files, *find_piece_paths(place.export_files[-1])]
-    order = Order(result, chosen, config, to or out / EXPORTS)
-    yield from write_formats(order, [name for name in formats if name != Format.geojson])
+    with hold_folder(out):
+        run = _anonymous(result, config) if config.export.anonymous else result.run
+        chosen = [result.slide(name) for name in slides or result.slide_ids]
+        if not formats or Format.geojson in formats:
+            names = {slide.slide_id for slide in chosen}
+            for place, record in _places(result, config):
+                if place.slide_id in names:
+                    export_to_files(place, record, run=run)
+                    yield from [*place.export_files, *find_piece_paths(place.export_files[-1])]
+        order = Order(result, chosen, config, to or out / EXPORTS)
+        yield from write_formats(order, [name for name in formats if name != Format.geojson])
+        if config.export.anonymous:
+            _forget_all(result)
+
+
+def _forget_all(result: Result) -> None:
+    """Strike paths out of every slide's record, also of those that failed, and out of the run's tables."""
+    for path in (result.path / "slides").glob("*/record.json"):
+        record = SlideRecord.open(path)
+        forget_paths(record, Path(str(record.entries.get("path", ""))))
+    write_cohort_tables(result.path, taxonomy=result.taxonomy)
+
+
+def _anonymous(result: Result, config: Config) -> dict[str, Any]:
+    """Strike paths out of ``run.json``; gives what it holds then."""
+    run = {**result.run, "command": "pathopan run", "tissue": None, "settings": config.to_dict()}
+    write_json(result.path / "run.json", run)
+    return run
 
 
 def _change_edit(result: Result, given: Given) -> str | None:

@@ -25,6 +25,7 @@ from pathopan.errors import IncompatibleBundle, ResultError, UnreadableSlide
 from pathopan.export.annotations import EDITED_REGIONS, paint_scored
 from pathopan.export.geoparquet import Bounds, read_geoparquet, read_table
 from pathopan.export.overlay import Rgb, blend_regions, draw_outlines
+from pathopan.files import read_file
 from pathopan.geometry import Window
 from pathopan.slide import open_slide
 from pathopan.stitcher.ngff import PanopticArrays, open_panoptic
@@ -32,7 +33,7 @@ from pathopan.tables import nuclei_schema
 
 Layer = Literal["regions", "nuclei"]
 
-_FAILURE_COLUMNS = ["slide_id", "stage", "error", "what_to_do"]
+_FAILURE_COLUMNS = ["slide_id", "path", "stage", "error", "message", "remedy"]
 
 
 class Thumbnail(NamedTuple):
@@ -97,7 +98,7 @@ class Result:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """One row per slide; a failed slide has its row too, with empty scores."""
-        return read_table(self.path / "scores.parquet")
+        return read_table(self.path / "scores.parquet", needs=("slide_id",))
 
     @cached_property
     def regions(self) -> gpd.GeoDataFrame:
@@ -111,7 +112,7 @@ class Result:
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Slides that failed, at which stage, why, and what to do; without rows if none did."""
+        """Slides that failed: their file, at which stage, why, and what to do; without rows if none did."""
         path = self.path / "failures.csv"
         table = read_table(path) if path.exists() else pd.DataFrame()
         return table if len(table.columns) else pd.DataFrame(columns=_FAILURE_COLUMNS)
@@ -119,7 +120,7 @@ class Result:
     @property
     def slide_ids(self) -> list[str]:
         """Slides that are complete, in the order of the score table."""
-        known = [str(name) for name in self.scores["slide_id"]]
+        known = [name for name in map(str, self.scores["slide_id"]) if Path(name).name == name]  # no way out of here
         return [name for name in known if (self.path / "slides" / name / "score.json").is_file()]
 
     def slide(self, slide_id: str) -> SlideResult:
@@ -134,7 +135,7 @@ class Result:
             return SlideResult(slide_id, self.path / "slides" / slide_id, self.taxonomy)
         failed = self.failures[self.failures["slide_id"].astype(str) == slide_id]
         if len(failed):
-            msg = f"slide {slide_id!r} failed: {'; '.join(str(value) for value in failed.iloc[0].iloc[1:])}"
+            msg = f"slide {slide_id!r} failed: {failed.iloc[0]['message']}; {failed.iloc[0]['remedy']}"
         elif slide_id in {str(name) for name in self.scores["slide_id"]}:
             msg = f"slide {slide_id!r} is not complete in {self.path}; run it again"
         else:
@@ -386,8 +387,8 @@ def _inside(start: int, count: int, end: float) -> npt.NDArray[np.bool_]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        stored = json.loads(read_file(path))
+    except (OSError, ValueError, RecursionError) as error:
         state = "is damaged" if path.exists() else "is missing"
         msg = f"{path} {state}; run again, finished slides are kept ({type(error).__name__})"
         raise ResultError(msg) from error

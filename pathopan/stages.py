@@ -19,7 +19,7 @@ import shapely
 from pathopan.classes import Taxonomy
 from pathopan.config import Config
 from pathopan.errors import ConfigError, UnreadableSlide
-from pathopan.files import atomic_path, remove
+from pathopan.files import atomic_path, remove, shown
 from pathopan.geometry import Grid, l0_from_px
 from pathopan.inference.predict import DecodeTask, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
@@ -45,7 +45,10 @@ Progress = Callable[[str, int, int], None]
 class Engine:
     """A bundle and who executes it; the network is loaded only when a tile needs it."""
 
-    def __init__(self, bundle: str | Path, config: Config, *, device: str = "auto") -> None:
+    def __init__(
+        self, bundle: str | Path, config: Config, *, device: str = "auto", runtime: Runtime | None = None
+    ) -> None:
+        self.given = runtime  # in place of the bundle's network
         self.name = bundle
         self.device = device
         self.config = config.inference
@@ -54,6 +57,8 @@ class Engine:
     @cached_property
     def runtime(self) -> Runtime:
         """The network, ready to run."""
+        if self.given is not None:
+            return self.given
         bundle, net = load_bundle(self.name)
         config = self.config
         return open_runtime(net, bundle, device=self.device, runtime=config.runtime, precision=config.precision)
@@ -102,8 +107,9 @@ class Job:
 def _slide_print(entry: SlideEntry) -> str:
     try:
         stat = entry.path.stat()
-    except OSError as error:
-        msg = f"{entry.path} cannot be read: {error.strerror}; check the path and the permissions"
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        msg = f"{entry.path} cannot be read: {told}; check the path and the permissions"
         raise UnreadableSlide(msg) from error
     return fingerprint(stat.st_size, stat.st_mtime_ns, entry.mpp)
 
@@ -178,7 +184,7 @@ def is_stitched(job: Job, record: SlideRecord) -> bool:
 def describe_slide(info: SlideInfo) -> dict[str, Any]:
     """Give what a record keeps of a slide."""
     return {
-        "path": str(info.path),
+        "path": shown(info.path),
         "size_l0": list(info.size_l0),
         "mpp_l0": list(info.mpp_l0),
         "bounds_l0": list(info.bounds_l0),

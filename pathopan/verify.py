@@ -87,11 +87,15 @@ def verify_run(out: Path) -> list[str]:
             found = list(verify_slide(slide))
         except PathopanError as error:
             found = [str(error)]
+        except Exception as error:  # noqa: BLE001 (whatever damage does to a file, it is a violation)
+            found = [f"its files are damaged: {type(error).__name__}: {error}"]
         violations += [f"{slide.slide_id}: {text}" for text in found]
     try:
         violations += list(_tables(result))
     except PathopanError as error:
         violations.append(str(error))
+    except Exception as error:  # noqa: BLE001
+        violations.append(f"the run's tables are damaged: {type(error).__name__}: {error}")
     listed = set(result.scores["slide_id"].astype(str))
     stray = {path.name for path in (out / "slides").iterdir() if (path / "score.json").is_file()} - listed
     return violations + [f"{name}: has a score.json and no row in scores.parquet" for name in sorted(stray)]

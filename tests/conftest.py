@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,22 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_line() -> Iterator[None]:
+    """Slides run in the tests' own process, so that a test can put the truth in the network's place.
+
+    What happens in a child process is tested in test_isolation.py and tests/hostile.
+    """
+    from pathopan import pipeline
+
+    def open_in_line(settings, _keep_open):
+        return pipeline.InLine(partial(pipeline.start_attempts, settings))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "open_worker", open_in_line)
+        yield
 
 
 @pytest.fixture(scope="session")

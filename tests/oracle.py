@@ -9,16 +9,14 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import torch
-from scipy import ndimage
 
 from pathopan.classes import BREAST, Taxonomy
-from pathopan.datasets.sample import nuclei_of
-from pathopan.datasets.synthetic import classes_from_colors
+from pathopan.doctor import TruthRuntime
 from pathopan.geometry import Grid
 from pathopan.inference.predict import DecodeTask, TilePrediction, predict_tiles
-from pathopan.inference.runtime import Runtime, TileMaps
+from pathopan.inference.runtime import Runtime
 from pathopan.network.bundle import Bundle
-from pathopan.network.targets import DecodeRules, encode
+from pathopan.network.targets import DecodeRules
 from pathopan.slide import Slide
 from pathopan.stitcher.nuclei import merge_nuclei
 from pathopan.tiler.grid import make_grid
@@ -35,32 +33,13 @@ MARGIN_PX = 6.0
 """Three micrometres at 0.5 um/px, as in a real run."""
 
 
-class OracleRuntime:
-    """Answers with the truth: classes are read from the colors of the synthetic slide, instances are their pieces."""
+class OracleRuntime(TruthRuntime):
+    """The truth in the network's place, with the classes that most tests use."""
 
     name = "oracle"
-    device = "cpu"
-    precision = "float32"
-    streams = 2
 
     def __init__(self, taxonomy: Taxonomy = BREAST) -> None:
-        self._taxonomy = taxonomy
-
-    def run(self, image_BHW3: np.ndarray) -> list[TileMaps]:
-        return [self._look(image) for image in image_BHW3]
-
-    def _look(self, image: np.ndarray) -> TileMaps:
-        region_id, nucleus_id = classes_from_colors(image)
-        instances, _ = ndimage.label(nucleus_id > 0)
-        instances = instances.astype(np.int32)
-        nuclei = nuclei_of(instances)
-        target = encode(nuclei[["x_px", "y_px"]].to_numpy(), instances, shape=instances.shape)
-        region = np.zeros(region_id.shape, np.uint8)
-        for channel, kind in enumerate(self._taxonomy.regions):
-            region[region_id == kind.id] = channel
-        nucleus = np.stack([nucleus_id == kind.id for kind in self._taxonomy.nuclei]).astype(np.float32)
-        shape = np.concatenate([target.centre[None], target.foreground[None], target.offset])
-        return TileMaps(region, nucleus, shape.astype(np.float32))
+        super().__init__(taxonomy)
 
 
 @dataclass(frozen=True)

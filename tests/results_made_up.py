@@ -36,8 +36,11 @@ def make_results(folder: Path) -> Path:
     )
     write_table(folder / "scores.parquet", scores)
     write_table(folder / "scores.csv", scores)
-    failure = {"slide_id": ["C"], "stage": ["tile"], "error": ["no mpp"], "what_to_do": ["pass --slide-mpp"]}
-    write_table(folder / "failures.csv", pd.DataFrame(failure))
+    failure = {
+        "slide_id": "C", "path": "C.svs", "stage": "tile", "error": "MissingMpp", "message": "no mpp",
+        "remedy": "pass --slide-mpp",
+    }  # fmt: skip
+    write_table(folder / "failures.csv", pd.DataFrame([failure]))
     together = pd.concat([t.assign(slide_id=n) for t, n in zip(tables, "AB", strict=True)], ignore_index=True)
     write_geoparquet(folder / "regions.parquet", gpd.GeoDataFrame(together, geometry="geometry"), schema=REGIONS)
     return folder

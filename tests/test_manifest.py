@@ -174,6 +174,7 @@ def test_names_are_safe_as_folders_anywhere(text):
     assert safe_id(name) == name
 
 
-def test_a_name_of_nothing_but_odd_letters_falls_back_to_the_file(tmp_path):
-    path = manifest(tmp_path, "slide_id,path\n???,a.svs\n,∂.svs\n".encode())
-    assert ids(find_slides([path])) == ["a", "slide"]
+def test_a_given_name_of_nothing_but_odd_letters_is_refused_and_a_file_of_them_gets_one(tmp_path):
+    with pytest.raises(ManifestError, match=r"line 2: slide_id '\?\?\?' has no letter or digit"):
+        find_slides([manifest(tmp_path, "slide_id,path\n???,a.svs\n")])
+    assert ids(find_slides([manifest(tmp_path, "slide_id,path\n,∂.svs\n")])) == ["slide"]

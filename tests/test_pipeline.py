@@ -183,7 +183,7 @@ def test_bad_slides_fail_alone_with_reason_and_remedy(tmp_path, truth_bundle, sy
     assert table.loc["unknown", "error"] == "MissingMpp"
     assert "--slide-mpp" in table.loc["unknown", "message"]
     assert {table.loc[name, "error"] for name in ("empty", "broken")} == {"UnreadableSlide"}
-    assert table["what_to_do"].notna().all()
+    assert table["remedy"].notna().all()
     scores = pd.read_csv(tmp_path / "out" / "scores.csv").set_index("slide_id")
     assert scores["status"].to_dict() == {
         "broken": "failed", "empty": "failed", "truth": "scored", "unknown": "failed",
@@ -231,7 +231,7 @@ class Slow(OracleRuntime):
 pathopan.stages.open_runtime = lambda *a, **k: Slow()
 from pathopan.config import load_config
 config = load_config(overrides=["inference.shard_tiles=4"])
-run(Path({out!r}), Path({bundle!r}), {{"truth": Path({slide!r})}}, config=config)
+run(Path({out!r}), Path({bundle!r}), {{"truth": Path({slide!r})}}, config=config, isolate=False)
 """
 
 

@@ -18,7 +18,7 @@ def test_tables_are_there(results_folder):
     result = open_result(results_folder)
     assert result.scores["slide_id"].tolist() == ["A", "B", "C"]
     assert set(result.regions["slide_id"]) == {"A", "B"}
-    assert result.failures["what_to_do"].tolist() == ["pass --slide-mpp"]
+    assert result.failures["remedy"].tolist() == ["pass --slide-mpp"]
     assert result.run["command"] == "pathopan run"
     assert [slide.slide_id for slide in result] == result.slide_ids == ["A", "B"]
     assert len(result) == 2
@@ -27,7 +27,7 @@ def test_tables_are_there(results_folder):
 def test_a_run_without_failures_has_an_empty_table(copied):
     (copied / "failures.csv").unlink()
     failures = open_result(copied).failures
-    assert (len(failures), list(failures)) == (0, ["slide_id", "stage", "error", "what_to_do"])
+    assert (len(failures), list(failures)) == (0, ["slide_id", "path", "stage", "error", "message", "remedy"])
 
 
 def test_a_slides_tables_maps_and_picture(results_folder):
@@ -108,7 +108,7 @@ def test_what_is_missing_is_told(copied, harm, message):
 
 def test_slides_that_are_not_there_are_told(copied):
     result = open_result(copied)
-    with pytest.raises(ResultError, match="slide 'C' failed: tile; no mpp; pass --slide-mpp"):
+    with pytest.raises(ResultError, match="slide 'C' failed: no mpp; pass --slide-mpp"):
         result.slide("C")
     with pytest.raises(ResultError, match="has no slide 'Z'; it has A, B"):
         result.slide("Z")

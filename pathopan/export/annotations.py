@@ -13,13 +13,17 @@ import pandas as pd
 import shapely
 
 from pathopan.classes import UNANALYSED, RegionClass, Taxonomy
-from pathopan.contours import paint
+from pathopan.contours import paint, polygon_from_geojson
 from pathopan.errors import ConfigError
 from pathopan.export.outlines import safe_regions
 from pathopan.export.qupath import find_features, read_json
 
 EDITED_REGIONS = "regions.edited.geojson"
 """In a slide's folder: regions that a person edited, on which the slide is scored while the file lies there."""
+
+
+MAX_COORDINATE = 1e8
+"""Level-0 pixels; the largest scans have some 1e6 a side."""
 
 
 def read_regions_geojson(path: Path) -> gpd.GeoDataFrame:
@@ -45,9 +49,11 @@ def read_regions_geojson(path: Path) -> gpd.GeoDataFrame:
     if features is None:
         msg = f"{path}: not a GeoJSON FeatureCollection; in QuPath use File > Export objects as GeoJSON"
         raise ConfigError(msg)
-    rows = [
-        row for number, feature in enumerate(features) for row in _read_feature(feature, f"{path}: feature {number}")
-    ]
+    try:
+        rows = [row for number, one in enumerate(features) for row in _read_feature(one, f"{path}: feature {number}")]
+    except RecursionError as error:
+        msg = f"{path}: objects inside objects inside objects, deeper than anybody draws"
+        raise ConfigError(msg) from error
     columns = ["uuid", "name", "class", "object_type", "locked", "geometry"]
     return gpd.GeoDataFrame(pd.DataFrame(rows, columns=columns), geometry="geometry", crs=None)
 
@@ -57,8 +63,10 @@ def _read_feature(feature: Any, where: str) -> Iterator[tuple[str, str, str, str
         msg = f"{where} has no geometry"
         raise ConfigError(msg)
     properties = feature.get("properties") or {}
-    kind = properties.get("classification") or {}
-    name = kind if isinstance(kind, str) else ": ".join(kind.get("names", [kind.get("name", "")]))
+    if not isinstance(properties, dict) or not isinstance(properties.get("childObjects", []), list):
+        msg = f"{where}: its properties are not those that QuPath writes"
+        raise ConfigError(msg)
+    name = _read_class(properties.get("classification") or {}, where)
     shape = _read_shape(feature["geometry"], where)
     if shape is not None:
         object_type = str(properties.get("objectType", "annotation"))
@@ -68,14 +76,32 @@ def _read_feature(feature: Any, where: str) -> Iterator[tuple[str, str, str, str
         yield from _read_feature(child, where)
 
 
+def _read_class(kind: Any, where: str) -> str:
+    """Read the name of a class, in any of the forms that QuPath has used."""
+    names = (
+        [kind]
+        if isinstance(kind, str)
+        else kind.get("names", [kind.get("name", "")])
+        if isinstance(kind, dict)
+        else None
+    )
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        msg = f"{where}: its classification is none that QuPath writes"
+        raise ConfigError(msg)
+    return ": ".join(names)
+
+
 def _read_shape(geometry: dict[str, Any], where: str) -> shapely.Geometry | None:
     if geometry.get("type") not in ("Polygon", "MultiPolygon"):
         return None
     try:
-        shape = shapely.geometry.shape(geometry)
+        shape = polygon_from_geojson(geometry)
     except (KeyError, TypeError, ValueError, IndexError, shapely.errors.ShapelyError) as error:
         msg = f"{where}: its coordinates are not those of a {geometry['type']}: {error}"
         raise ConfigError(msg) from error
+    if not (np.abs(shapely.get_coordinates(shape)) <= MAX_COORDINATE).all():  # nor is NaN
+        msg = f"{where}: has coordinates beyond {MAX_COORDINATE:g}, which no slide has"
+        raise ConfigError(msg)
     safe, _ = safe_regions(np.array([shape], dtype=object))
     return safe[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -12,14 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from pathopan.errors import ResultError
-from pathopan.files import atomic_path
+from pathopan.errors import PathopanError, ResultError
+from pathopan.files import atomic_path, check_regular
 from pathopan.tables import Schema
 
 Bounds = tuple[float, float, float, float]
 
 _ROW_GROUP = 20_000
 _COVERING = "bbox"
+_DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, pa.ArrowException,
+    shapely.errors.ShapelyError,
+)  # fmt: skip
+"""What Arrow, GeoPandas and shapely raise on a damaged file."""
+
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -72,8 +78,9 @@ def read_geoparquet(path: Path, *, schema: Schema | None = None, bounds_l0: Boun
         If its columns are not those of the schema.
     """
     try:
+        check_regular(path)
         table = gpd.read_parquet(path, bbox=bounds_l0)
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
     return schema.check(table) if schema else table
 
@@ -98,6 +105,7 @@ def iter_geoparquet(path: Path, *, schema: Schema, rows: int = _ROW_GROUP) -> It
         If its columns are not those of the schema.
     """
     try:
+        check_regular(path)
         with pq.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if name != _COVERING]
             for group in range(file.num_row_groups):  # `iter_batches` holds on to groups that it has read
@@ -106,7 +114,9 @@ def iter_geoparquet(path: Path, *, schema: Schema, rows: int = _ROW_GROUP) -> It
                     frame = pa.Table.from_batches([batch]).to_pandas(ignore_metadata=True)
                     shapes = shapely.from_wkb(frame["geometry"].to_numpy())
                     yield schema.check(frame.set_geometry(gpd.GeoSeries(shapes, crs=None)))
-    except (OSError, pa.ArrowInvalid) as error:
+    except PathopanError:
+        raise
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
 
@@ -120,7 +130,7 @@ def count_rows(path: Path) -> int:
     """
     try:
         return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowInvalid) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
 
@@ -189,20 +199,26 @@ def copy_geoparquet(source: Path, target: Path, *, slide_id: str) -> None:
         raise _unreadable(source, error) from error
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *, needs: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table that `write_table` made.
 
     Raises
     ------
     ResultError
-        If the file is missing or cannot be read.
+        If the file is missing, cannot be read, or lacks a column that it needs.
     """
     try:
-        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        check_regular(path)
+        table = pd.read_csv(path, dtype={"slide_id": "str"}) if path.suffix == ".csv" else pd.read_parquet(path)
     except pd.errors.EmptyDataError:
-        return pd.DataFrame()
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
+        table = pd.DataFrame()
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
+    missing = [name for name in needs if name not in table]
+    if missing:
+        msg = f"{path} lacks the columns {missing}: run again, or restore the file"
+        raise ResultError(msg)
+    return table
 
 
 def read_columns(path: Path, names: list[str]) -> pd.DataFrame:
@@ -214,8 +230,9 @@ def read_columns(path: Path, names: list[str]) -> pd.DataFrame:
         If the file is missing, cannot be read, or lacks one of them.
     """
     try:
+        check_regular(path)
         return pd.read_parquet(path, columns=names)
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
+    except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
 
@@ -227,7 +244,10 @@ def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _defused(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+    if not isinstance(value, str):
+        return value
+    line = value.replace("\r", " ").replace("\n", " ")  # a bare carriage return would end the row
+    return f"'{line}" if value.startswith(_FORMULA_STARTS) else line
 
 
 def _unreadable(path: Path, error: Exception) -> ResultError:

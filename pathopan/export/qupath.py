@@ -21,6 +21,7 @@ import shapely
 from pathopan.classes import Color, NucleusClass, RegionClass
 from pathopan.errors import ConfigError
 from pathopan.export.outlines import PRECISION_PX, all_plain_and_sound, survives_qupath
+from pathopan.files import read_file
 
 STANDARD_COLORS: Mapping[str, Color] = {
     "Tumor": (200, 0, 0),
@@ -52,7 +53,7 @@ def read_json(path: Path) -> Any:
         If the file cannot be opened, is not UTF-8, is not JSON, or repeats a key.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_file(path)
         return strict_json((gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig"))
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         msg = f"{path}: cannot be read as GeoJSON: {error}"

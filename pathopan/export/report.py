@@ -84,7 +84,7 @@ class CohortPage:
     title: str
     scores: pd.DataFrame  # one row per slide, with slide_id
     thumbnails: Mapping[str, Rgb] = field(default_factory=dict)  # slide_id to (Y, X, 3) uint8
-    failures: pd.DataFrame = field(default_factory=pd.DataFrame)  # slide_id, stage, error, what to do
+    failures: pd.DataFrame = field(default_factory=pd.DataFrame)  # slide_id, path, stage, error, message, remedy
     headlines: Sequence[str] = HEADLINES
     definitions: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)

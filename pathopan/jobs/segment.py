@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pathopan.attempt import describe_engine
 from pathopan.batch import RunSettings
 from pathopan.errors import ConfigError, IncompatibleBundle, ResultError
 from pathopan.jobs.plan import Plan, write_slides
@@ -60,7 +61,8 @@ def plan_run(entries: list[SlideEntry], settings: RunSettings) -> None:
     placed = replace(settings, bundle=bundle, tissue=tissue)
     settings.out.mkdir(parents=True, exist_ok=True)
     write_slides(settings.out, entries)
-    write_run_files(placed, Engine(bundle, settings.config, device=settings.device))
+    engine = Engine(bundle, settings.config, device=settings.device)
+    write_run_files(placed, describe_engine(engine), entries)
 
 
 def tile_job(plan: Plan, slide_id: str) -> JobState:

@@ -12,6 +12,7 @@ from pathopan.batch import Failure, describe_failure
 from pathopan.errors import ResultError, SlideError
 from pathopan.files import remove
 from pathopan.jobs.plan import Plan
+from pathopan.locks import hold_folder
 from pathopan.record import SlideRecord, now, write_json
 
 FIRST = "tile"
@@ -36,7 +37,7 @@ class JobState:
         if self.state == "done":
             told = ", ".join(f"{key} {value}" for key, value in self.notes.items() if key != "fingerprint")
             return f"{self.slide_id}: {self.stage} done" + (f" ({told})" if told else "")
-        remedy = self.failure.get("remedy") or self.failure.get("what_to_do", "")
+        remedy = self.failure.get("remedy", "")
         return f"{self.slide_id}: {self.stage} {self.state}: {self.failure['message']} -> {remedy}"
 
 
@@ -86,7 +87,8 @@ def run_stage(plan: Plan, slide_id: str, stage: Stage, work: Work) -> JobState:
         return _end(plan, job, record, stage, JobState(slide_id, stage.name, "refused", refused["failure"]))
     started = time.monotonic()
     try:
-        notes = work(record)
+        with hold_folder(plan.out, shared=True):
+            notes = work(record)
     except SlideError as error:
         failure = describe_failure(plan.entry(slide_id), _reached(stage), error)
         return _end(plan, job, record, stage, JobState(slide_id, stage.name, "refused", asdict(failure)))

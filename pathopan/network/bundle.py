@@ -18,7 +18,7 @@ from torch import nn
 
 from pathopan.classes import Taxonomy
 from pathopan.errors import BundleError, ChecksumMismatch, IncompatibleBundle, UnknownBundle
-from pathopan.files import atomic_path
+from pathopan.files import atomic_path, read_file
 from pathopan.network.model import ARCHITECTURES
 from pathopan.network.targets import DecodeRules
 
@@ -75,7 +75,7 @@ class Bundle:
             net: nn.Module = ARCHITECTURES[self.architecture](
                 len(self.taxonomy.regions), len(self.taxonomy.nuclei), weights=weights, **self.arguments
             )
-        except TypeError as error:
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
             msg = f"bundle {self.name!r}: {self.architecture} cannot be built with {self.arguments}: {error}"
             raise IncompatibleBundle(msg) from error
         return net
@@ -124,9 +124,9 @@ def read_bundle(name_or_path: str | Path) -> Bundle:
     """
     path = find_bundle(name_or_path) / "bundle.json"
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_file(path))
         version = stored["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         msg = f"{path}: not a readable bundle.json: {error!r}"
         raise IncompatibleBundle(msg) from error
     if version != FORMAT_VERSION:
@@ -146,7 +146,9 @@ def read_bundle(name_or_path: str | Path) -> Bundle:
                 "std": tuple(stored["std"]),
             }
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, BundleError):
+            raise
         msg = f"{path}: a field is missing or malformed: {error!r}"
         raise IncompatibleBundle(msg) from error
 
@@ -164,7 +166,7 @@ def load_bundle(name_or_path: str | Path) -> tuple[Bundle, nn.Module]:
     bundle = read_bundle(name_or_path)
     path = find_bundle(name_or_path) / "weights.safetensors"
     try:
-        blob = path.read_bytes()
+        blob = read_file(path)
     except OSError as error:
         msg = f"{path}: cannot be read: {error}"
         raise IncompatibleBundle(msg) from error
@@ -174,7 +176,12 @@ def load_bundle(name_or_path: str | Path) -> tuple[Bundle, nn.Module]:
         raise ChecksumMismatch(msg)
     net = bundle.build()
     try:
-        net.load_state_dict({key: tensor.float() for key, tensor in load_tensors(blob).items()})
+        tensors = load_tensors(blob)
+        broken = [key for key, tensor in tensors.items() if not torch.isfinite(tensor.float()).all()]
+        if broken:
+            msg = f"{path}: {broken[0]} holds values that are no numbers: training went wrong, or the file was changed"
+            raise IncompatibleBundle(msg)
+        net.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
     except (RuntimeError, SafetensorError) as error:
         msg = f"{path}: the tensors do not fit {bundle.architecture}: {error}"
         raise IncompatibleBundle(msg) from error

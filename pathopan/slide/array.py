@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from pathopan.geometry import Window
 from pathopan.slide.base import RgbImage, SlideInfo, settle_mpp
 from pathopan.slide.resample import XY, read_window, white_canvas
 
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, RuntimeError, MemoryError, struct.error)
 _COLOR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
 
@@ -104,12 +106,14 @@ def _read_image(path: Path) -> RgbImage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                image.verify()  # of a PNG: its checksums, which reading its pixels passes over
+            with Image.open(path) as image:
                 image.load()
                 return _in_color(path, image)
     except Image.DecompressionBombError as error:
         msg = f"{path}: too large for a plain image; convert it to a pyramidal TIFF, such as with vips tiffsave"
         raise UnreadableSlide(msg) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, *_DAMAGE) as error:
         if isinstance(error, UnreadableSlide):
             raise
         msg = f"{path}: cannot be read as an image: {error}. Copy the file again"

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from pathopan.errors import ConfigError, MissingMpp, UpsamplingRefused
+from pathopan.errors import ConfigError, MissingMpp, UnreadableSlide, UpsamplingRefused
 from pathopan.geometry import Window
 
 RgbImage = npt.NDArray[np.uint8]
@@ -22,6 +22,12 @@ PLAUSIBLE_MPP = (0.1, 1.2)
 
 MAX_UPSAMPLING = 1.5
 """A slide may be this much coarser than the network's mpp; beyond, nuclei are not resolved and no analysis is done."""
+
+POSSIBLE_MPP = (0.005, 200.0)
+"""A header with any other value was damaged, or means something else: such a slide does not say its mpp."""
+
+MAX_CHUNK_PIXELS = 100_000_000
+"""Of a stored tile or strip: 0.3 GB decoded."""
 
 _MAX_SIDE_RATIO = 1.05  # pixels less square than this are told
 _MAX_OVERRIDE_RATIO = 1.05  # the same for an mpp given by hand that differs from the file's
@@ -119,6 +125,22 @@ class Slide(Protocol):
         ...
 
 
+def check_chunk(path: Path, pixels: int) -> None:
+    """Refuse a file that stores so much in one piece that reading a pixel takes gigabytes.
+
+    Raises
+    ------
+    UnreadableSlide
+        If one tile or strip has more than ``MAX_CHUNK_PIXELS`` pixels.
+    """
+    if pixels > MAX_CHUNK_PIXELS:
+        msg = (
+            f"{path}: one tile or strip of it holds {pixels:,} pixels, which have to be decoded at once; convert it to "
+            "a tiled pyramidal TIFF, such as with `vips tiffsave --tile --pyramid`"
+        )
+        raise UnreadableSlide(msg)
+
+
 def settle_mpp(
     path: Path, found: tuple[float, float] | None, given: float | None
 ) -> tuple[tuple[float, float], tuple[str, ...]]:
@@ -150,6 +172,8 @@ def settle_mpp(
     if given is not None and not (math.isfinite(given) and given > 0):
         msg = f"{path.name}: the mpp given is {given}; it must be a positive number of micrometres per pixel"
         raise ConfigError(msg)
+    if found is not None and not all(POSSIBLE_MPP[0] <= value <= POSSIBLE_MPP[1] for value in found):  # nor is NaN
+        found = None
     mpp = (given, given) if given is not None else found
     if mpp is None:
         msg = (

@@ -8,6 +8,7 @@ import openslide
 import tifffile
 
 from pathopan.errors import UnreadableSlide
+from pathopan.files import check_regular
 from pathopan.slide.array import open_image
 from pathopan.slide.base import Slide
 from pathopan.slide.openslide import OpenSlideSlide, header_mpp
@@ -67,7 +68,13 @@ def slide_name(path: Path) -> str:
 
 def _readable_file(path: Path) -> Path:
     """Check that there is something to read, and take one file of a DICOM folder."""
-    if not path.exists():
+    try:
+        found = path.exists()
+        check_regular(path)
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it, a pipe
+        msg = f"{path}: cannot be opened: {getattr(error, 'strerror', '') or error}"
+        raise UnreadableSlide(msg) from error
+    if not found:
         msg = f"{path}: no such file; check the path"
         raise UnreadableSlide(msg)
     file = _dicom_file(path) if path.is_dir() else path

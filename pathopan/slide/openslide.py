@@ -14,7 +14,7 @@ from PIL import Image
 
 from pathopan.errors import UnreadableSlide
 from pathopan.geometry import Window
-from pathopan.slide.base import RgbImage, SlideInfo, settle_mpp
+from pathopan.slide.base import RgbImage, SlideInfo, check_chunk, settle_mpp
 from pathopan.slide.resample import WHITE, XY, is_whole, level_downsample, read_window
 
 RESOLUTION_MPP = (0.02, 30.0)
@@ -64,8 +64,8 @@ class OpenSlideSlide:
         except openslide.OpenSlideError as error:
             msg = f"{path}: OpenSlide cannot open it: {error}. Copy the file again"
             raise UnreadableSlide(msg) from error
-        self._downsamples = [level_downsample(self._handle.dimensions, size) for size in self._handle.level_dimensions]
         try:
+            self._downsamples = [level_downsample(self._handle.dimensions, s) for s in self._handle.level_dimensions]
             self._info = self._describe(path, slide_id, slide_mpp)
         except BaseException:
             self._handle.close()
@@ -73,6 +73,9 @@ class OpenSlideSlide:
 
     def _describe(self, path: Path, slide_id: str, slide_mpp: float | None) -> SlideInfo:
         properties = self._handle.properties
+        check_chunk(
+            path, max((_tile_pixels(properties, level) for level in range(self._handle.level_count)), default=0)
+        )
         bounds = _bounds(properties, self._handle.dimensions)
         mpp, warnings = settle_mpp(path, header_mpp(properties), slide_mpp)
         return SlideInfo(
@@ -173,6 +176,15 @@ def header_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
         low, high = RESOLUTION_MPP
         return (x, y) if low <= x <= high and low <= y <= high else None
     return (x, y) if x > 0 and y > 0 else None
+
+
+def _tile_pixels(properties: Mapping[str, str], level: int) -> int:
+    """Pixels of a stored tile; 0 where the format does not tell."""
+    try:
+        width, height = (int(properties[f"openslide.level[{level}].tile-{side}"]) for side in ("width", "height"))
+    except (KeyError, ValueError):
+        return 0
+    return width * height
 
 
 def _bounds(properties: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:

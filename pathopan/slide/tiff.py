@@ -18,11 +18,14 @@ import zarr
 
 from pathopan.errors import UnreadableSlide
 from pathopan.geometry import Window
-from pathopan.slide.base import RgbImage, SlideInfo, settle_mpp
+from pathopan.slide.base import RgbImage, SlideInfo, check_chunk, settle_mpp
 from pathopan.slide.openslide import RESOLUTION_MPP
 from pathopan.slide.resample import XY, level_downsample, read_window, white_canvas
 
-TIFF_DAMAGE = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, struct.error, zlib.error)
+TIFF_DAMAGE = (
+    OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError, AssertionError,
+    SyntaxError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 """What tifffile and its codecs raise on a damaged file (imagecodecs derives its errors from RuntimeError)."""
 
 _UM_PER_UNIT = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
@@ -61,13 +64,13 @@ class TiffSlide:
         try:
             description = describe_tiff(path, self._file)
             mpp, warnings = settle_mpp(path, description.mpp, slide_mpp)
+            series = description.series
+            self._axes = str(series.axes)
+            self._levels = _open_levels(path, series)
+            sizes = [_size(self._axes, level.shape) for level in series.levels]
         except BaseException:
             self._file.close()
             raise
-        series = description.series
-        self._axes = str(series.axes)
-        self._levels = [zarr.open(series.aszarr(level=i), mode="r") for i in range(len(series.levels))]
-        sizes = [_size(self._axes, level.shape) for level in series.levels]
         self._sizes = sizes
         self._downsamples = [level_downsample(sizes[0], size) for size in sizes]
         self._info = SlideInfo(
@@ -130,6 +133,18 @@ class TiffSlide:
     ) -> None:
         """Close the file."""
         self.close()
+
+
+def _open_levels(path: Path, series: Any) -> list[Any]:
+    """Open the levels; refuse chunks that would take gigabytes for a single pixel."""
+    try:
+        levels = [zarr.open(series.aszarr(level=i), mode="r") for i in range(len(series.levels))]
+        largest = max(math.prod(level.chunks) // _SAMPLES[0] for level in levels)
+    except TIFF_DAMAGE as error:
+        msg = f"{path}: damaged TIFF: {error}. Copy the file again"
+        raise UnreadableSlide(msg) from error
+    check_chunk(path, largest)
+    return levels
 
 
 def _on_white(pixels: RgbImage) -> RgbImage:

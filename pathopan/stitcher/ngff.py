@@ -132,7 +132,7 @@ def open_panoptic(path: Path) -> PanopticArrays:
         image, image_mpp = _open_pyramid(root)
         regions, label_mpp = _open_pyramid(root["labels/regions"])
         nuclei, _ = _open_pyramid(root["labels/nuclei"])
-    except (OSError, KeyError, NodeNotFoundError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, NodeNotFoundError) as error:
         msg = f"{path}: no OME-Zarr group with labels/regions and labels/nuclei; run this slide again ({error!r})"
         raise ResultError(msg) from error
     return PanopticArrays(image, regions, nuclei, image_mpp, label_mpp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from PIL import Image, UnidentifiedImageError
 from shapely import affinity
 from shapely.geometry import shape as to_shape
 
-from pathopan.contours import paint
+from pathopan.contours import paint, polygon_from_geojson
 from pathopan.errors import ConfigError
+from pathopan.files import check_regular, read_file
 from pathopan.slide import SlideInfo
 from pathopan.tiler.tissue import TissueMask
 
+_IMAGE_DAMAGE = (OSError, ValueError, SyntaxError, TypeError, LookupError, RuntimeError, MemoryError, struct.error)
 _IGNORE = "Ignore*"  # QuPath's class for what is not to be analysed
+_MAX_COORDINATE = 1e8  # level-0 pixels; the largest scans have some 1e6 a side
 _MAX_ASPECT_RATIO = 1.05  # a mask image that is more out of proportion belongs to another slide
 
 
@@ -82,9 +86,12 @@ def tissue_from_image(path: Path, info: SlideInfo, mpp: float) -> TissueMask:
         If the file cannot be read, or does not have the slide's proportions.
     """
     try:
+        check_regular(path)
         with Image.open(path) as image:
-            pixels = np.asarray(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+            image.verify()  # of a PNG: its checksums, which reading its pixels passes over
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L") if image.mode in ("P", "1") else image)
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_IMAGE_DAMAGE) as error:
         msg = f"{path}: cannot be read as a mask image: {error}"
         raise ConfigError(msg) from error
     flat = (pixels if pixels.ndim == 2 else pixels[..., : 3 if pixels.shape[2] > 2 else 1].max(axis=2)) > 0
@@ -102,8 +109,8 @@ def tissue_from_image(path: Path, info: SlideInfo, mpp: float) -> TissueMask:
 
 def _features(path: Path) -> list[Any]:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        stored = json.loads(read_file(path).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path}: cannot be read as GeoJSON: {error}"
         raise ConfigError(msg) from error
     if isinstance(stored, Mapping):
@@ -115,7 +122,8 @@ def _features(path: Path) -> list[Any]:
 
 
 def _class_name(feature: Mapping[str, Any]) -> str:
-    classification = (feature.get("properties") or {}).get("classification") or {}
+    properties = feature.get("properties")
+    classification = (properties.get("classification") or {}) if isinstance(properties, Mapping) else {}
     return str(classification.get("name", "")) if isinstance(classification, Mapping) else str(classification)
 
 
@@ -124,7 +132,11 @@ def _polygons(path: Path, feature: Mapping[str, Any]) -> Iterator[shapely.Geomet
     if geometry is None:
         return
     try:
-        found = to_shape(geometry)
+        outline = isinstance(geometry, Mapping) and geometry.get("type") in ("Polygon", "MultiPolygon")
+        found = polygon_from_geojson(geometry) if outline else to_shape(geometry)
+        if not (np.abs(shapely.get_coordinates(found)) <= _MAX_COORDINATE).all():  # nor is NaN
+            msg = f"{path}: has coordinates beyond {_MAX_COORDINATE:g}, which no slide has"
+            raise ConfigError(msg)
         parts = shapely.get_parts(shapely.make_valid(found))
     except (shapely.errors.ShapelyError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         msg = f"{path}: a geometry cannot be read: {error!r}"

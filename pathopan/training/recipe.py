@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pathopan.classes import BREAST, Taxonomy
+from pathopan.config import YAML_DAMAGE
 from pathopan.datasets import brca_m2c, consep, dsb2018
 from pathopan.datasets.derived import derive_regions
 from pathopan.datasets.sample import Sample
 from pathopan.errors import ConfigError
+from pathopan.files import read_file
 from pathopan.network.losses import LossWeights
 from pathopan.network.targets import DecodeRules
 
@@ -86,17 +90,36 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     packaged = Path(str(resources.files("pathopan"))) / "training" / "recipes" / f"{name_or_path}.yaml"
     path = packaged if packaged.is_file() else Path(name_or_path)
     try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        known = {f.name for f in fields(Recipe)}
-        unknown = sorted(set(stored) - known)
-        if unknown:
-            msg = f"{path}: unknown keys {unknown}; known: {sorted(known)}"
-            raise ConfigError(msg)
+        stored = yaml.safe_load(read_file(path))
+        _check_keys(stored, path)
         losses, decode = LossWeights(**stored.pop("losses", {})), DecodeRules(**stored.pop("decode", {}))
         return Recipe(**stored, losses=losses, decode=decode)
-    except (OSError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except ConfigError:
+        raise
+    except (OSError, *YAML_DAMAGE) as error:
         msg = f"{path}: not a readable recipe: {error}"
         raise ConfigError(msg) from error
+
+
+def _check_keys(stored: dict[str, Any], path: Path) -> None:
+    """Refuse unknown keys, and values of another kind than the defaults; a whole number may stand for a number."""
+    known = {f.name for f in fields(Recipe)}
+    unknown = sorted(set(stored) - known, key=str)
+    if unknown:
+        msg = f"{path}: unknown keys {reprlib.repr(unknown)}; known: {sorted(known)}"
+        raise ConfigError(msg)
+    for one in fields(Recipe):
+        default = getattr(Recipe("default"), one.name)
+        if one.name not in stored or one.name in ("losses", "decode", "encoder_weights"):
+            continue
+        value, kinds = stored[one.name], (int, float) if isinstance(default, float) else type(default)
+        if (
+            not isinstance(value, kinds)
+            or isinstance(value, bool)
+            or (isinstance(value, float) and not isfinite(value))
+        ):
+            msg = f"{path}: {one.name} must be {type(default).__name__}, found {reprlib.repr(value)}"
+            raise ConfigError(msg)
 
 
 def read_samples(data: Path, *, taxonomy: Taxonomy = BREAST) -> list[Sample]:

@@ -247,7 +247,7 @@ def _largest(exhibit: Exhibit, meanings: Mapping[str, str]) -> Json:
 
 def _reason(failure: Mapping[str, Any]) -> str:
     """Say at which stage a slide failed, why, and what to do."""
-    parts = [failure.get("stage"), failure.get("message") or failure.get("error"), failure.get("what_to_do")]
+    parts = [failure.get("stage"), failure.get("message"), failure.get("remedy")]
     return "; ".join(str(part) for part in parts if part)
 
 

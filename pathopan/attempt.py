@@ -1,0 +1,138 @@
+"""One slide of a batch: through all its stages, or a record of why not."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from typing import Any
+
+from pathopan.batch import Failure, RunSettings, describe_failure, forget_paths, note_failure, open_record
+from pathopan.files import remove_leftovers
+from pathopan.manifest import SlideEntry
+from pathopan.outputs import export_to_files, find_place, is_complete
+from pathopan.record import SlideRecord
+from pathopan.scoring import score_to_files
+from pathopan.stages import Engine, Job, Progress, is_stitched, predict_slide, stitch_slide, tile_slide
+
+
+class Attempts:
+    """Whoever runs slides one after the other, with one network for all of them.
+
+    Parameters
+    ----------
+    settings : RunSettings
+        How, and where to.
+
+    Raises
+    ------
+    BundleError
+        If the bundle cannot be used: then no slide can be run.
+    """
+
+    def __init__(self, settings: RunSettings) -> None:
+        """Read the bundle; the network is loaded when a tile needs it."""
+        self._settings = settings
+        self._engine = Engine(settings.bundle, settings.config, device=settings.device)
+        self.described = describe_engine(self._engine)
+
+    def __call__(self, entry: SlideEntry, run: dict[str, Any], progress: Progress) -> tuple[Failure | None, bool]:
+        """Run one slide; turn what goes wrong into a failure and note it in the slide's record.
+
+        Parameters
+        ----------
+        entry : SlideEntry
+            The slide.
+        run : dict
+            What ``run.json`` holds, for the slide's page.
+        progress : callable
+            Told (stage, done, total).
+
+        Returns
+        -------
+        failure : Failure or None
+            Why it has no score.
+        ran : bool
+            False if there was nothing to do.
+        """
+        reached = "open"
+
+        def told(stage: str, done: int, total: int) -> None:
+            nonlocal reached
+            reached = stage
+            progress(stage, done, total)
+
+        record = None
+        try:
+            record = open_record(self._settings, entry)
+            return None, self._run(entry, record, run, told)
+        except Exception as error:  # noqa: BLE001 (whatever one slide does, the others are done)
+            failure = describe_failure(entry, reached, error)
+            if record is not None:
+                with contextlib.suppress(OSError):  # where the disk is full, the run says so at its end
+                    note_failure(record, failure, traceback.format_exc())
+                    self._forget(entry, record)
+            return failure, False
+
+    def _run(self, entry: SlideEntry, record: SlideRecord, run: dict[str, Any], progress: Progress) -> bool:
+        settings, folder = self._settings, record.path.parent
+        remove_leftovers(folder)
+        if settings.overwrite:
+            record.entries.pop("stages", None)
+        job = Job(entry, settings.config, self._engine, folder, workers=settings.workers, tissue=settings.tissue)
+        ran = run_slide(job, record, progress, run=run)
+        if record.entries.pop("failure", None):
+            record.write()
+        self._forget(entry, record)
+        return ran
+
+    def _forget(self, entry: SlideEntry, record: SlideRecord) -> None:
+        if self._settings.config.export.anonymous:
+            forget_paths(record, entry.path)
+
+
+def describe_engine(engine: Engine) -> dict[str, Any]:
+    """Give what ``run.json`` holds of a bundle."""
+    bundle = engine.bundle
+    told = {
+        "name": bundle.name,
+        "path": str(engine.name),
+        "sha256": bundle.sha256,
+        "licence": bundle.licence,
+        "mpp": bundle.mpp,
+    }
+    return {"bundle": told, "taxonomy": bundle.taxonomy.to_dict()}
+
+
+def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[str, Any]) -> bool:
+    """Take one slide through all stages that its record does not show as done.
+
+    Returns
+    -------
+    bool
+        False if there was nothing to do.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read, has no mpp, or is too coarse.
+    """
+    place = find_place(
+        job.entry.slide_id,
+        job.folder,
+        record,
+        taxonomy=job.taxonomy,
+        config=job.config,
+        stitch_print=job.prints["stitch"],
+    )
+    if is_complete(place, record):
+        return False
+    if not is_stitched(job, record):
+        tiling = tile_slide(job, record)
+        plan = predict_slide(job, tiling, record, progress)
+        progress("stitch", len(tiling.tiles), len(tiling.tiles))
+        stitch_slide(job, tiling, plan, record)
+    progress("score", 0, 1)
+    score_to_files(place, record)
+    progress("export", 0, 1)
+    export_to_files(place, record, run=run)
+    return True
