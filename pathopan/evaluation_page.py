@@ -238,19 +238,23 @@ def _sheet(
 
 
 def _differences(truth: Sample, pred: Prediction) -> Differences:
-    """Pair nuclei as detection F1 does, and list every one of them with its true and its found class."""
+    """Pair nuclei as detection F1 does, and list every one of them with its true and its found class.
+
+    Of classes that the set did not annotate, nobody can say whether a nucleus without a partner is a false alarm.
+    """
     true, found = truth.nuclei, pred.nuclei.dropna(subset=["x_px", "y_px"])
     points = [table[["x_px", "y_px"]].to_numpy(np.float64) * truth.mpp for table in (true, found)]
     pairs = match_points(*points, radius_um=RADIUS_UM)
     both = true.iloc[pairs.truth].assign(found_id=found["class_id"].to_numpy()[pairs.pred])
     agreed = (both["class_id"] == both["found_id"]) | (both["class_id"] == 0)
+    extra = found.iloc[pairs.extra].assign(found_id=found["class_id"].to_numpy()[pairs.extra], class_id=0, kind="extra")
+    if truth.labelled_nuclei is not None:
+        extra = extra[extra["found_id"].isin(truth.labelled_nuclei)]
     table = pd.concat(
         [
             both.assign(kind=np.where(agreed, "right", "confused")),
             true.iloc[pairs.missed].assign(found_id=0, kind="missed"),
-            found.iloc[pairs.extra].assign(
-                found_id=found["class_id"].to_numpy()[pairs.extra], class_id=0, kind="extra"
-            ),
+            extra,
         ]
     )
     return Differences(table[["x_px", "y_px", "class_id", "found_id", "kind"]])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pathopan.classes import BREAST
 from pathopan.datasets.sample import Sample, Source, empty_nuclei, nuclei_of
-from pathopan.evaluation_page import Wording, choose_images, rank_images, write_evaluation, write_failures
+from pathopan.evaluation_page import Wording, _differences, choose_images, rank_images, write_evaluation, write_failures
 from pathopan.metrics import Prediction, evaluate, pool
 
 SOURCE = Source("painted", "CC0-1.0", "nobody", "breast")
@@ -75,6 +75,16 @@ def test_the_worst_images_become_a_cards_known_failures(tmp_path, pairs):
     with Image.open(tmp_path / "failure-1.jpg") as picture:
         assert max(picture.size) <= 1600
     assert write_failures(pool([]), tmp_path, pairs_of=lambda _: [], taxonomy=BREAST) == []
+
+
+@pytest.mark.parametrize(("labelled", "kinds"), [(None, [1, 2, 3]), ((3,), [3]), ((), [])])
+def test_only_annotated_classes_have_false_alarms(pairs, labelled, kinds):
+    truth, _ = pairs["b"]
+    _, pred = pairs["a/1"]
+    bare = Sample("x", truth.image, 0.5, "x", SOURCE, empty_nuclei(), labelled_nuclei=labelled)
+    table = _differences(bare, pred).table
+    assert sorted(set(table["found_id"].tolist())) == kinds
+    assert set(table["kind"]) <= {"extra"}
 
 
 def test_points_without_probabilities_have_no_reliability(tmp_path, pairs):
