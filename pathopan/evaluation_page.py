@@ -232,7 +232,7 @@ def _sheet(
         Drawn(pred.nuclei, pred.instances, pred.region),
         differences=_differences(truth, pred),
         taxonomy=taxonomy,
-        title=f"{rank}: {truth.source.name} {truth.sample_id}, {truth.mpp:g} um/px",
+        title=f"{rank}: {truth.source.name} {truth.sample_id}, {truth.mpp:.3g} um/px",
         lines=[" · ".join(part) for part in (figures[:half], figures[half:]) if part],
     )
 
