@@ -1,6 +1,6 @@
 """Time, memory and size of each export of a slide with a million nuclei. ``python tests/large_export.py [count]``.
 
-The nuclei lie on four pieces of tissue, as a table on disk; each format is written by a process of its own, so that
+The nuclei are a table on disk; each format is written by a process of its own, so that
 its peak memory can be told from the others'.
 """
 
@@ -18,8 +18,9 @@ import shapely
 from large_case import detections, memory_mib
 
 from pathopan.classes import BREAST
-from pathopan.export.geojson import write_nuclei_geojson
-from pathopan.export.geoparquet import iter_geoparquet, write_geoparquet
+from pathopan.export.geojson import find_piece_paths, write_nuclei_geojson
+from pathopan.export.geoparquet import iter_geoparquet, write_csv, write_geoparquet
+from pathopan.export.histomicsui import write_nuclei_annotation
 from pathopan.tables import nuclei_schema
 
 SCHEMA = nuclei_schema(BREAST)
@@ -46,9 +47,28 @@ def noisy(table: gpd.GeoDataFrame, rng: np.random.Generator) -> np.ndarray:
 
 
 def geojson(folder: Path, table: Path) -> list[Path]:
-    """Write QuPath's detections."""
+    """Write QuPath's detections: all of them, and those of each piece of tissue besides."""
     path = folder / "large.nuclei.geojson.gz"
-    write_nuclei_geojson(path, iter_geoparquet(table, schema=SCHEMA), taxonomy=BREAST, slide_id="large")
+
+    def piece_of(nuclei: gpd.GeoDataFrame) -> np.ndarray:
+        return 1 + (nuclei["x_um"] > nuclei["x_um"].median()).to_numpy(np.int64)
+
+    rows = iter_geoparquet(table, schema=SCHEMA)
+    write_nuclei_geojson(path, rows, taxonomy=BREAST, slide_id="large", piece_of=piece_of)
+    return [path, *find_piece_paths(path)]
+
+
+def histomicsui(folder: Path, table: Path) -> list[Path]:
+    """Write HistomicsUI's polylines."""
+    path = folder / "large.json"
+    write_nuclei_annotation(path, iter_geoparquet(table, schema=SCHEMA), taxonomy=BREAST)
+    return [path]
+
+
+def csv(folder: Path, table: Path) -> list[Path]:
+    """Write the table for people."""
+    path = folder / "large.csv"
+    write_csv(path, (rows.drop(columns="geometry") for rows in iter_geoparquet(table, schema=SCHEMA)))
     return [path]
 
 
@@ -64,7 +84,7 @@ def measure(name: str, folder: Path, table: Path) -> None:
     sys.stdout.write(f"peak {peak:.0f} MiB, of which {before:.0f} MiB before it began\n")
 
 
-FORMATS = {"geojson": geojson}
+FORMATS = {"geojson": geojson, "histomicsui": histomicsui, "csv": csv}
 
 
 def main(count: int = 1_000_000) -> None:

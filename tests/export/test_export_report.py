@@ -152,6 +152,13 @@ def test_a_large_slide_stays_within_the_budget(tmp_path):
     assert "an even sample of 200,000" in (tmp_path / "r.html").read_text()
 
 
+def test_one_slide_is_no_distribution():
+    alone = CohortPage("x", pd.DataFrame({"slide_id": ["S1"], "stil_percent": [5.0]}))
+    assert "1 slide<" in render_cohort(alone)
+    assert "Distribution" not in render_cohort(alone)
+    assert "Distribution" in render_cohort(cohort_page())
+
+
 def test_a_large_cohort_stays_within_the_budget():
     rng = np.random.default_rng(0)
     names = [f"S{i}" for i in range(600)]

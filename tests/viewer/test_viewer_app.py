@@ -90,6 +90,21 @@ def test_there_is_nothing_else(get, path):
     get(path, 404)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "static/%2e%2e/app.py", "static/..%2F..%2Fcli.py", "static/%2e%2e%2F%2e%2e%2Fcli.py", "static/%2Fetc%2Fpasswd",
+        "static//etc/passwd", "static/....//app.py", "static/..%5Capp.py", "%2e%2e/%2e%2e/etc/passwd",
+        "slides/%2e%2e/run.json", "slides/0/%2e%2e/%2e%2e/run.json", "slides/0/regions/%2e%2e", "static/%00", "static/x%00.js",
+    ],
+)  # fmt: skip
+def test_no_path_leads_out_of_the_page_and_the_run(client, path):
+    answer = client.get(f"/{TOKEN}/{path}")
+    assert answer.status_code in (400, 403, 404)
+    assert "import " not in answer.text
+    assert "root:" not in answer.text
+
+
 def test_every_answer_says_what_a_browser_may_do(client):
     for path in (f"/{TOKEN}/", f"/{TOKEN}/slides", f"/{TOKEN}/nothing", "/"):
         headers = client.get(path).headers
