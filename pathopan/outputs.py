@@ -15,7 +15,7 @@ from pathopan.classes import Taxonomy
 from pathopan.config import Config
 from pathopan.definitions import definitions
 from pathopan.edits import edit_print, load_edit
-from pathopan.export.geojson import PieceOf, write_nuclei_geojson, write_regions_geojson
+from pathopan.export.geojson import Ground, PieceOf, write_nuclei_geojson, write_regions_geojson
 from pathopan.export.geoparquet import count_rows, iter_geoparquet
 from pathopan.export.pieces import find_pieces
 from pathopan.export.report import write_slide_report
@@ -103,7 +103,7 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
         slide_id=slide_id,
         form=config.nuclei,  # type: ignore[arg-type]
         max_vertices=config.max_vertices,
-        piece_of=_piece_of(place, record),
+        ground=Ground(_piece_of(place, record), result.regions),
     )
     edit = load_edit(place.folder, record, taxonomy=taxonomy)
     page = slide_page(

@@ -18,7 +18,7 @@ import shapely
 from large_case import detections, memory_mib
 
 from pathopan.classes import BREAST
-from pathopan.export.geojson import find_piece_paths, write_nuclei_geojson
+from pathopan.export.geojson import Ground, find_piece_paths, write_nuclei_geojson
 from pathopan.export.geoparquet import iter_geoparquet, write_csv, write_geoparquet
 from pathopan.export.histomicsui import write_nuclei_annotation
 from pathopan.tables import nuclei_schema
@@ -54,7 +54,7 @@ def geojson(folder: Path, table: Path) -> list[Path]:
         return 1 + (nuclei["x_um"] > nuclei["x_um"].median()).to_numpy(np.int64)
 
     rows = iter_geoparquet(table, schema=SCHEMA)
-    write_nuclei_geojson(path, rows, taxonomy=BREAST, slide_id="large", piece_of=piece_of)
+    write_nuclei_geojson(path, rows, taxonomy=BREAST, slide_id="large", ground=Ground(piece_of))
     return [path, *find_piece_paths(path)]
 
 

@@ -1,5 +1,6 @@
 """Each format is read back by its own ecosystem's reader and says what the run says."""
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -141,6 +142,17 @@ def test_without_a_format_qupaths_files_and_the_page_are_written(out):
     paths = export(out)
     assert {path.name for path in paths} == {"S-1.regions.geojson", "S-1.nuclei.geojson.gz", "report.html"}
     assert export(out, "geojson", slides=["S-1"]) == paths
+
+
+def test_qupaths_own_count_in_each_region_equals_ours(out):
+    export(out)
+    folder = out / "slides" / "S-1"
+    regions = json.loads((folder / "S-1.regions.geojson").read_text())["features"]
+    nuclei = json.loads(gzip.decompress((folder / "S-1.nuclei.geojson.gz").read_bytes()))["features"]
+    centroids = shapely.centroid([shapely.geometry.shape(feature["geometry"]) for feature in nuclei])
+    for feature in regions:  # QuPath counts a detection in the annotation that holds its centroid
+        found = int(shapely.contains(shapely.geometry.shape(feature["geometry"]), centroids).sum())
+        assert found == feature["properties"]["measurements"]["Num nuclei"], feature["properties"]["name"]
 
 
 def test_a_large_slide_has_a_file_for_each_piece_and_verify_reads_them(out, tmp_path):

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ import shapely
 
 from pathopan.classes import RegionClass, Taxonomy
 from pathopan.errors import SchemaError
-from pathopan.export.outlines import Shapes, safe_nuclei, safe_regions
+from pathopan.export.outlines import Shapes, centred, held, safe_nuclei, safe_regions
 from pathopan.export.qupath import qupath_color
 from pathopan.export.stream import JsonList, chunks, open_list
 from pathopan.files import remove
@@ -72,6 +73,24 @@ class Written:
         return Written(self.objects + other.objects, self.repaired + other.repaired, self.dropped + other.dropped)
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What nuclei lie on: pieces of tissue, and regions."""
+
+    piece_of: PieceOf | None = None  # given rows, tells the number of the tissue piece of each
+    regions: gpd.GeoDataFrame | None = None  # rows of regions.parquet: a nucleus is written inside its own
+
+    @cached_property
+    def written(self) -> dict[int, shapely.Geometry]:
+        """Regions by their ids as `write_regions_geojson` writes them, prepared for many questions."""
+        if self.regions is None:
+            return {}
+        shapes, _ = safe_regions(np.asarray(self.regions.geometry, dtype=object))
+        shapely.prepare(shapes)
+        pairs = zip(self.regions["region_id"].tolist(), shapes, strict=True)
+        return {int(number): shape for number, shape in pairs if shape is not None}
+
+
 def object_uuid(slide_id: str, kind: Literal["nucleus", "region"], number: int) -> str:
     """Give the id of an object in QuPath: the same at every export.
 
@@ -91,7 +110,7 @@ def write_nuclei_geojson(
     slide_id: str,
     form: NucleusForm = "polygons",
     max_vertices: int = 16,
-    piece_of: PieceOf | None = None,
+    ground: Ground | None = None,
 ) -> Written:
     """Write nuclei as QuPath detections.
 
@@ -109,8 +128,8 @@ def write_nuclei_geojson(
         Outlines of at most ``max_vertices`` vertices, or centroids, or nothing.
     max_vertices : int
         Of one outline, at least 4.
-    piece_of : callable, optional
-        Given rows, tells the number of the tissue piece of each; then `piece_path` has a file for each piece besides.
+    ground : Ground, optional
+        What the nuclei lie on; with pieces of tissue, `piece_path` has a file for each piece besides.
 
     Returns
     -------
@@ -127,15 +146,18 @@ def write_nuclei_geojson(
     if form == "none":
         remove(path)
         return Written()
-    total = Written()
+    total, below = Written(), ground or Ground()
     with ExitStack() as stack:
         whole = stack.enter_context(_collection(path))
         parts: dict[int, JsonList] = {}
         for chunk in chunks(nuclei):
-            features, count = _nucleus_features(chunk, taxonomy, slide_id, None if form == "points" else max_vertices)
+            shapes, repaired = _nucleus_shapes(chunk, max_vertices, below)
+            geometries = _points(shapes) if form == "points" else _polygons(shapes)
+            features = _nucleus_features(chunk, geometries, taxonomy, slide_id)
+            written = len(features) - features.count(None)
             whole.append([feature for feature in features if feature is not None])
-            total += count
-            numbers = piece_of(chunk) if piece_of else np.zeros(0, np.int64)
+            total += Written(written, repaired, len(chunk) - written)
+            numbers = below.piece_of(chunk) if below.piece_of else np.zeros(0, np.int64)
             for number in np.unique(numbers).tolist():
                 if number not in parts:
                     parts[number] = stack.enter_context(_collection(piece_path(path, number)))
@@ -208,19 +230,26 @@ def _collection(path: Path) -> AbstractContextManager[JsonList]:
     return open_list(path, before=b'{"type":"FeatureCollection","features":[', after=b"]}")
 
 
-def _nucleus_features(
-    chunk: gpd.GeoDataFrame, taxonomy: Taxonomy, slide_id: str, max_vertices: int | None
-) -> tuple[list[dict[str, Any] | None], Written]:
-    """Make the Feature of each row, ``None`` where its outline cannot be saved."""
+def _nucleus_shapes(chunk: gpd.GeoDataFrame, max_vertices: int, ground: Ground) -> tuple[Shapes, int]:
+    """Give outlines that QuPath accepts and counts where we do, and how many had to be repaired."""
     shapes = np.asarray(chunk.geometry, dtype=object)
-    safe, repaired = safe_nuclei(shapes, max_vertices=max_vertices or 64)
-    geometries = _points(safe) if max_vertices is None else _polygons(safe)
+    safe, repaired = safe_nuclei(shapes, max_vertices=max_vertices)
+    safe = centred(safe, shapes)
+    if ground.written and "region_id" in chunk.columns:
+        safe = held(safe, chunk["region_id"].to_numpy(np.int64), ground.written)
+    return safe, int(repaired.sum())
+
+
+def _nucleus_features(
+    chunk: gpd.GeoDataFrame, geometries: Iterator[dict[str, Any] | None], taxonomy: Taxonomy, slide_id: str
+) -> list[dict[str, Any] | None]:
+    """Make the Feature of each row, ``None`` where its outline cannot be saved."""
     classes = _classes(chunk["class_id"], {c.id: c for c in taxonomy.nuclei}, taxonomy)
     looks = {c.id: {"name": c.qupath, "color": qupath_color(c)} for c in taxonomy.nuclei}
     rows = zip(
         chunk["nucleus_id"].tolist(), geometries, classes, _measurements(chunk, NUCLEUS_MEASUREMENTS), strict=True
     )
-    features = [
+    return [
         {
             "type": "Feature",
             "id": object_uuid(slide_id, "nucleus", number),
@@ -235,8 +264,6 @@ def _nucleus_features(
         else None
         for number, geometry, kind, measurements in rows
     ]
-    written = len(features) - features.count(None)
-    return features, Written(written, int(repaired.sum()), len(chunk) - written)
 
 
 def _polygons(shapes: Shapes) -> Iterator[dict[str, Any] | None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ PRECISION_PX = 0.01
 
 DECIMALS = 1
 """Of a written coordinate: a tenth of a level-0 pixel is 0.025 to 0.05 um."""
+
+_STEPS = np.array(sorted(product(np.arange(-3, 4) / 10, repeat=2), key=lambda step: (round(np.hypot(*step), 6), step)))
+"""Steps of up to 0.3 px along each axis, the shortest first."""
 
 _SURE_THICKNESS_PX = 0.05
 _FIRST_TOLERANCE_PX = 0.25
@@ -104,6 +107,77 @@ def safe_nuclei(shapes: Shapes, *, max_vertices: int) -> tuple[Shapes, Mask]:
     repaired = present & ~valid
     repaired[broken] = True
     return safe, repaired & ~shapely.is_missing(safe)
+
+
+def centred(safe: Shapes, shapes: Shapes) -> Shapes:
+    """Move thinned outlines back onto the centroids of those that they were made from, by whole tenths of a pixel.
+
+    QuPath counts a detection in the annotation that holds its centroid. A nucleus was given to the region that holds
+    the centroid of its full outline, and losing vertices may move that over a border.
+
+    Parameters
+    ----------
+    safe : (N,) shapely.Polygon or None
+        From `safe_nuclei`.
+    shapes : (N,) shapely geometries
+        What they were made from.
+
+    Returns
+    -------
+    (N,) shapely.Polygon or None
+        With one decimal, as valid as before.
+    """
+    present = np.flatnonzero(~shapely.is_missing(safe))
+    moved = safe.copy()
+    if not len(present):
+        return moved
+    kept = safe[present]
+    wanted, found = (_centroids(values) for values in (shapes[present], kept))
+    shift = np.nan_to_num(np.round(wanted - found, DECIMALS))
+    points = shapely.get_coordinates(kept) + np.repeat(shift, shapely.get_num_coordinates(kept), axis=0)
+    moved[present] = shapely.set_coordinates(kept.copy(), np.round(points, DECIMALS))
+    return moved
+
+
+def held(safe: Shapes, owners: npt.NDArray[np.int64], regions: Mapping[int, shapely.Geometry]) -> Shapes:
+    """Move outlines whose centroid lies just outside of their region, as written, into it: by a few tenths of a pixel.
+
+    Parameters
+    ----------
+    safe : (N,) shapely.Polygon or None
+        With one decimal.
+    owners : (N,) int
+        The region that each was counted in.
+    regions : mapping of int to geometry
+        Regions as they are written, prepared; outlines of others stay.
+
+    Returns
+    -------
+    (N,) shapely.Polygon or None
+    """
+    moved, centroids = safe.copy(), np.asarray(shapely.centroid(safe), dtype=object)
+    for number in np.unique(owners).tolist():
+        if number not in regions:
+            continue
+        mine = np.flatnonzero((owners == number) & ~shapely.is_missing(centroids))
+        for row in mine[~shapely.contains(regions[number], centroids[mine])]:
+            moved[row] = _nudged(safe[row], centroids[row], regions[number])
+    return moved
+
+
+def _nudged(shape: shapely.Polygon, centroid: shapely.Point, region: shapely.Geometry) -> shapely.Polygon:
+    """Move a shape by the least step that brings its centroid into a region; far ones stay."""
+    tried = np.round(np.array([centroid.x, centroid.y]) + _STEPS, 6)  # what lies on the border is not inside
+    inside = np.flatnonzero(shapely.contains_xy(region, tried[:, 0], tried[:, 1]))
+    if not len(inside):
+        return shape
+    step = _STEPS[inside[0]]
+    return shapely.transform(shape, lambda points: np.round(points + step, DECIMALS))
+
+
+def _centroids(shapes: Shapes) -> npt.NDArray[np.float64]:
+    centroids = shapely.centroid(shapes)
+    return np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
 
 
 def _simple(shapes: Shapes, valid: Mask) -> Shapes:

@@ -10,7 +10,14 @@ import shapely
 from pathopan.classes import BREAST
 from pathopan.errors import ConfigError, SchemaError
 from pathopan.export.annotations import match_region_classes, read_regions_geojson
-from pathopan.export.geojson import Written, find_piece_paths, object_uuid, write_nuclei_geojson, write_regions_geojson
+from pathopan.export.geojson import (
+    Ground,
+    Written,
+    find_piece_paths,
+    object_uuid,
+    write_nuclei_geojson,
+    write_regions_geojson,
+)
 from pathopan.export.qupath import check_geojson
 
 BOW_TIE = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
@@ -96,7 +103,9 @@ def test_each_piece_of_tissue_has_a_file_of_its_own(tmp_path):
     def piece_of(rows):
         return 1 + (rows["nucleus_id"].to_numpy() % 3 == 0)
 
-    count = write_nuclei_geojson(path, (table[:15], table[15:]), taxonomy=BREAST, slide_id="S.1", piece_of=piece_of)
+    count = write_nuclei_geojson(
+        path, (table[:15], table[15:]), taxonomy=BREAST, slide_id="S.1", ground=Ground(piece_of)
+    )
     assert (count.objects, count.dropped) == (40, 1)
     assert [p.name for p in find_piece_paths(path)] == [f"S.1.nuclei.piece-0{n}.geojson.gz" for n in (1, 2)]
     whole, (one, two) = read(path), (read(p) for p in find_piece_paths(path))

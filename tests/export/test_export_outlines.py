@@ -4,7 +4,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathopan.export.outlines import safe_nuclei, safe_regions, survives_qupath
+from pathopan.export.outlines import centred, held, safe_nuclei, safe_regions, survives_qupath
 
 BOW_TIE = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
 SQUARE = shapely.box(0.04, 0, 10.06, 10)
@@ -86,3 +86,24 @@ def test_a_region_that_rounding_breaks_is_snapped():
     assert safe.is_valid
     assert safe.area == pytest.approx(comb.area, rel=0.02)
     assert repaired
+
+
+def test_thinned_outlines_keep_their_centroids_to_a_tenth_of_a_pixel():
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    rings = [np.column_stack([np.cos(angle), np.sin(angle)]) * rng.uniform(8, 16, (40, 1)) + 100 for _ in range(50)]
+    given = shapes(*map(shapely.Polygon, rings), None)
+    safe, _ = safe_nuclei(given, max_vertices=8)
+    moved = centred(safe, given)
+    away = [a.centroid.distance(b.centroid) for a, b in zip(moved[:-1], given[:-1], strict=True)]
+    assert max(away) < 0.08 < max(a.centroid.distance(b.centroid) for a, b in zip(safe[:-1], given[:-1], strict=True))
+    assert moved[-1] is None
+    assert survives_qupath(moved[:-1]).all()
+
+
+def test_an_outline_just_outside_its_region_is_moved_in_and_others_stay():
+    regions = {1: shapely.box(0, 0, 10, 10)}
+    given = shapes(*(shapely.box(x - 2, 3, x + 2, 7) for x in (10.0, 10.2, 5.0, 12.0)), None)
+    moved = held(given, np.array([1, 1, 1, 1, 1]), regions)
+    assert [shape.centroid.x for shape in moved[:-1]] == pytest.approx([9.9, 9.9, 5, 12])
+    assert held(given, np.array([7] * 5), regions)[0] is given[0]

@@ -95,7 +95,8 @@ def test_there_is_nothing_else(get, path):
     [
         "static/%2e%2e/app.py", "static/..%2F..%2Fcli.py", "static/%2e%2e%2F%2e%2e%2Fcli.py", "static/%2Fetc%2Fpasswd",
         "static//etc/passwd", "static/....//app.py", "static/..%5Capp.py", "%2e%2e/%2e%2e/etc/passwd",
-        "slides/%2e%2e/run.json", "slides/0/%2e%2e/%2e%2e/run.json", "slides/0/regions/%2e%2e", "static/%00", "static/x%00.js",
+        "slides/%2e%2e/run.json", "slides/0/%2e%2e/%2e%2e/run.json", "slides/0/regions/%2e%2e",
+        "static/%00", "static/x%00.js",
     ],
 )  # fmt: skip
 def test_no_path_leads_out_of_the_page_and_the_run(client, path):
