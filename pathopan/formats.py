@@ -112,8 +112,12 @@ def _histomicsui(order: Order, folder: Path) -> Iterator[Path]:
 
 
 def _qupath_project(order: Order, folder: Path) -> Iterator[Path]:
+    told = not order.config.export.anonymous  # without paths QuPath adds no slides, but knows those it has by their ids
     slides = {
-        slide.slide_id: ProjectSlide(str(slide.record["slide"]["path"]), dict(_shown(slide))) for slide in order.slides
+        slide.slide_id: ProjectSlide(
+            str(slide.record["slide"].get("path", slide.slide_id)) if told else slide.slide_id, dict(_shown(slide))
+        )
+        for slide in order.slides
     }
     target = folder / PROJECT_SCRIPT_NAME
     yield write_project_script(target, order.result.path, taxonomy=order.result.taxonomy, slides=slides)

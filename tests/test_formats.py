@@ -136,6 +136,9 @@ def test_a_qupath_project_is_told_the_slides_paths_and_scores(out, slide, tmp_pa
     assert slide.record["slide"]["path"] in text
     assert f"('sTIL %'): '{slide.score['headline']['stil_percent']:.4g}'" in text
     assert "def addsSlides = true" in text
+    config = load_config(overrides=["export.anonymous=true"])
+    (script,) = export(out, "qupath-project", config=config, to=tmp_path)
+    assert slide.record["slide"]["path"] not in script.read_text()
 
 
 def test_without_a_format_qupaths_files_and_the_page_are_written(out):
