@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import traceback
 from typing import Any
@@ -12,7 +13,18 @@ from pathopan.manifest import SlideEntry
 from pathopan.outputs import export_to_files, find_place, is_complete
 from pathopan.record import SlideRecord
 from pathopan.scoring import score_to_files
-from pathopan.stages import Engine, Job, Progress, is_stitched, predict_slide, stitch_slide, tile_slide
+from pathopan.spread import Spread
+from pathopan.stages import (
+    Engine,
+    Job,
+    Predict,
+    Progress,
+    is_stitched,
+    predict_shards,
+    predict_slide,
+    stitch_slide,
+    tile_slide,
+)
 
 
 class Attempts:
@@ -34,6 +46,17 @@ class Attempts:
         self._settings = settings
         self._engine = Engine(settings.bundle, settings.config, device=settings.device)
         self.described = describe_engine(self._engine)
+        self._predict: Predict = predict_shards
+        if settings.gpus:
+            spread = Spread(
+                settings.bundle,
+                settings.config,
+                device=settings.device,
+                gpus=settings.gpus,
+                patience_s=settings.patience_s,
+            )
+            atexit.register(spread.close)
+            self._predict = spread.predict
 
     def __call__(self, entry: SlideEntry, run: dict[str, Any], progress: Progress) -> tuple[Failure | None, bool]:
         """Run one slide; turn what goes wrong into a failure and note it in the slide's record.
@@ -79,7 +102,7 @@ class Attempts:
         if settings.overwrite:
             record.entries.pop("stages", None)
         job = Job(entry, settings.config, self._engine, folder, workers=settings.workers, tissue=settings.tissue)
-        ran = run_slide(job, record, progress, run=run)
+        ran = run_slide(job, record, progress, run=run, predict=self._predict)
         if record.entries.pop("failure", None):
             record.write()
         self._forget(entry, record)
@@ -103,7 +126,9 @@ def describe_engine(engine: Engine) -> dict[str, Any]:
     return {"bundle": told, "taxonomy": bundle.taxonomy.to_dict()}
 
 
-def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[str, Any]) -> bool:
+def run_slide(
+    job: Job, record: SlideRecord, progress: Progress, *, run: dict[str, Any], predict: Predict = predict_shards
+) -> bool:
     """Take one slide through all stages that its record does not show as done.
 
     Returns
@@ -128,7 +153,7 @@ def run_slide(job: Job, record: SlideRecord, progress: Progress, *, run: dict[st
         return False
     if not is_stitched(job, record):
         tiling = tile_slide(job, record)
-        plan = predict_slide(job, tiling, record, progress)
+        plan = predict_slide(job, tiling, record, progress, predict=predict)
         progress("stitch", len(tiling.tiles), len(tiling.tiles))
         stitch_slide(job, tiling, plan, record)
     progress("score", 0, 1)

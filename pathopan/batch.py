@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pathopan.config import Config
 from pathopan.errors import (
+    ConfigError,
     MissingMpp,
     PathopanError,
     ProcessDied,
@@ -62,6 +63,7 @@ class RunSettings:
     overwrite: bool = False
     isolate: bool = True  # slides run in a child process, so that one that crashes it stops no other
     patience_s: float = 1_800.0  # a slide without any progress for so long is given up
+    gpus: tuple[int, ...] = ()  # each looks at a part of a slide's tiles; without any, the one device does
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,26 @@ def describe_failure(entry: SlideEntry, stage: str, error: BaseException) -> Fai
     remedy = remedy or "a defect in pathopan: please report it with the traceback in the slide's record.json"
     message = " ".join(shown(Path(str(error))).split()) or type(error).__name__
     return Failure(entry.slide_id, shown(entry.path), stage, type(error).__name__, message, remedy)
+
+
+def read_gpus(text: str) -> tuple[int, ...]:
+    """Read the numbers of GPUs, such as ``0,1``.
+
+    Raises
+    ------
+    ConfigError
+        If it is no list of different numbers.
+
+    Examples
+    --------
+    >>> read_gpus("0,1")
+    (0, 1)
+    """
+    numbers = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() for part in numbers) or len(set(numbers)) < len(numbers):
+        msg = f"--gpus {text!r} must list the numbers of different GPUs, such as 0,1"
+        raise ConfigError(msg)
+    return tuple(map(int, numbers))
 
 
 def open_record(settings: RunSettings, entry: SlideEntry) -> SlideRecord:

@@ -14,7 +14,7 @@ import typer
 from pathopan import cli_batch, cli_jobs
 from pathopan.config import Format, NgffVersion, NucleusForm, load_config
 from pathopan.errors import PathopanError, SlideError
-from pathopan.options import BundleName, ConfigFile, Device, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
+from pathopan.options import BundleName, ConfigFile, Device, Gpus, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
 
 app = typer.Typer(
     name="pathopan",
@@ -87,6 +87,7 @@ def run(
     dry_run: Annotated[bool, typer.Option(help="List the slides and stop.")] = False,
     anonymous: Anonymous = False,
     patience: Patience = 30,
+    gpus: Gpus = "",
     isolate: Annotated[bool, typer.Option(help="Run slides in a process of their own, which may die.")] = True,
 ) -> None:
     """Score slides, one row each. A bad slide is listed and the rest go on; the same command again resumes.
@@ -100,12 +101,12 @@ def run(
     if dry_run:
         typer.echo("\n".join(f"{entry.slide_id}\t{entry.path}\t{entry.mpp or 'mpp from file'}" for entry in entries))
         return
-    from pathopan.batch import RunSettings
+    from pathopan.batch import RunSettings, read_gpus
     from pathopan.console import open_watcher
     from pathopan.pipeline import run_cohort
 
     job = RunSettings(out, bundle, settings, device, workers=workers, tissue=tissue, overwrite=overwrite)
-    job = replace(job, isolate=isolate, patience_s=60 * patience)
+    job = replace(job, isolate=isolate, patience_s=60 * patience, gpus=read_gpus(gpus))
     with open_watcher() as watcher:
         outcome = run_cohort(entries, job, watcher)
     typer.echo(f"{outcome.done} done, {outcome.skipped} complete already, {len(outcome.failures)} failed: {out}")

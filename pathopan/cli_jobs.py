@@ -9,7 +9,7 @@ import typer
 
 from pathopan.config import load_config
 from pathopan.errors import ConfigError
-from pathopan.options import BundleName, ConfigFile, Device, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
+from pathopan.options import BundleName, ConfigFile, Device, Gpus, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
 
 if TYPE_CHECKING:
     from pathopan.jobs.state import JobState
@@ -65,19 +65,21 @@ def predict(
     slide: SlideId,
     shard: Annotated[str, typer.Option(help="i/n: this job is the i-th of n that share the slide's tiles.")] = "1/1",
     workers: Annotated[int | None, typer.Option("--workers", "-w", min=0, help="In place of the plan's.")] = None,
+    gpus: Gpus = "",
 ) -> None:
     """Look at a slide's tiles, or at a part of them; finished tiles are kept, and the same command again goes on.
 
     Example: pathopan predict results --slide S-0417 --shard 1/2
     """
+    from pathopan.batch import read_gpus
     from pathopan.console import open_watcher
     from pathopan.jobs.plan import read_plan
     from pathopan.jobs.segment import Part, predict_job
 
-    part = Part.parse(shard)
+    part, numbers = Part.parse(shard), read_gpus(gpus)
     with open_watcher() as watcher:
         watcher.slide(f"{slide} {shard}", part.number, part.total)
-        state = predict_job(read_plan(out), slide, part, watcher.progress, workers=workers)
+        state = predict_job(read_plan(out), slide, part, watcher.progress, workers=workers, gpus=numbers)
         watcher.finished(slide, state.state)
     _end(state)
 

@@ -19,3 +19,4 @@ Set = Annotated[list[str], typer.Option("--set", help="One setting, such as scor
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=0, help="Threads that read and that decode; 0: in line.")]
 Tissue = Annotated[Path | None, typer.Option(help="GeoJSON or mask image that says where the tissue is.")]
+Gpus = Annotated[str, typer.Option(help="Numbers of GPUs, such as 0,1, that share each slide's tiles.")]

@@ -43,14 +43,35 @@ Progress = Callable[[str, int, int], None]
 
 
 class Engine:
-    """A bundle and who executes it; the network is loaded only when a tile needs it."""
+    """A bundle and who executes it; the network is loaded only when a tile needs it.
+
+    Parameters
+    ----------
+    bundle : str or Path
+        Name or folder.
+    config : Config
+        Settings.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``: what was asked for, and what results are told apart by.
+    place : str, optional
+        Which of several such devices, as ``cuda:1``.
+    runtime : Runtime, optional
+        In place of the bundle's network.
+    """
 
     def __init__(
-        self, bundle: str | Path, config: Config, *, device: str = "auto", runtime: Runtime | None = None
+        self,
+        bundle: str | Path,
+        config: Config,
+        *,
+        device: str = "auto",
+        place: str = "",
+        runtime: Runtime | None = None,
     ) -> None:
         self.given = runtime  # in place of the bundle's network
         self.name = bundle
         self.device = device
+        self.place = place or device
         self.config = config.inference
         self.bundle: Bundle = read_bundle(bundle)
 
@@ -61,7 +82,7 @@ class Engine:
             return self.given
         bundle, net = load_bundle(self.name)
         config = self.config
-        return open_runtime(net, bundle, device=self.device, runtime=config.runtime, precision=config.precision)
+        return open_runtime(net, bundle, device=self.place, runtime=config.runtime, precision=config.precision)
 
 
 @dataclass(frozen=True)
@@ -201,11 +222,15 @@ def _tissue(job: Job, slide: Slide) -> TissueMask:
     return tissue_from_image(job.tissue, slide.info, config.tissue_mpp)
 
 
-def predict_slide(job: Job, tiling: Tiling, record: SlideRecord, progress: Progress) -> ShardPlan:
-    """Look at every tile whose shard is not there yet; writes ``shards/<fingerprint>/``."""
+Predict = Callable[[Job, Tiling, range, Progress], dict[str, Any]]
+"""Looks at the tiles of some shards; see :func:`predict_shards`."""
+
+
+def predict_slide(job: Job, tiling: Tiling, record: SlideRecord, progress: Progress, *, predict: Predict) -> ShardPlan:
+    """Look at every tile whose shard is not there yet, by ``predict``; writes ``shards/<fingerprint>/``."""
     started = time.monotonic()
     plan = shard_plan(job, tiling)
-    notes = predict_shards(job, tiling, range(len(plan)), progress)
+    notes = predict(job, tiling, range(len(plan)), progress)
     if notes["computed"]:
         notes = {name: notes[name] for name in ("runtime", "device", "precision", "tiles")}
         record.finish("predict", job.prints["predict"], seconds=time.monotonic() - started, notes=notes)

@@ -9,7 +9,7 @@ from pathopan.datasets.synthetic import make_slide
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import save_bundle
 from pathopan.record import SlideRecord
-from pathopan.stages import Engine, Job, predict_slide, stitch_slide, tile_slide
+from pathopan.stages import Engine, Job, predict_shards, predict_slide, stitch_slide, tile_slide
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def bundle(tmp_path_factory):
 def go(job, progress=lambda *_heard: None):
     record = SlideRecord.open(job.folder / "record.json")
     tiling = tile_slide(job, record)
-    stitch_slide(job, tiling, predict_slide(job, tiling, record, progress), record)
+    stitch_slide(job, tiling, predict_slide(job, tiling, record, progress, predict=predict_shards), record)
     return gpd.read_parquet(job.folder / "detections.parquet")
 
 

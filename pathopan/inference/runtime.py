@@ -46,9 +46,10 @@ class TorchRuntime:
     name = "torch"
 
     def __init__(self, net: nn.Module, bundle: Bundle, *, device: str, precision: str) -> None:
-        self.device = device
-        self.precision = _torch_precision(device, precision)
+        self.device = device.partition(":")[0]
+        self.precision = _torch_precision(self.device, precision)
         self.streams = 1
+        self._place = device
         self._net = InferenceNet(net, bundle.mean, bundle.std).eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(self, image_BHW3: npt.NDArray[np.uint8]) -> list[TileMaps]:
@@ -59,7 +60,7 @@ class TorchRuntime:
         return self._forward(images)
 
     def _forward(self, image_BHW3: torch.Tensor) -> list[TileMaps]:
-        image_BHW3 = image_BHW3.to(self.device, non_blocking=True)
+        image_BHW3 = image_BHW3.to(self._place, non_blocking=True)
         with (
             torch.inference_mode(),
             torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"),
@@ -125,7 +126,7 @@ def open_runtime(
     bundle : Bundle
         Its tile size and normalisation.
     device : str
-        ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+        ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, or one of several such as ``cuda:1``.
     runtime : str
         ``auto`` (torch on CUDA; on a CPU OpenVINO where installed), ``torch`` or ``openvino``.
     precision : str
@@ -136,15 +137,21 @@ def open_runtime(
     RuntimeUnavailable
         If the device or the runtime asked for is not there.
     """
-    if device == "cuda" and runtime == "openvino":
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and runtime == "openvino":
         msg = "runtime 'openvino' runs on a CPU only; use --device cpu, or --set inference.runtime=torch"
         raise RuntimeUnavailable(msg)
-    if device == "cuda" and not torch.cuda.is_available():
-        msg = "device 'cuda' was asked for, but torch sees none; use --device cpu, or install a CUDA build of torch"
+    if kind == "cuda" and not torch.cuda.is_available():
+        msg = (
+            f"device {device!r} was asked for, but torch sees none; use --device cpu, or install a CUDA build of torch"
+        )
+        raise RuntimeUnavailable(msg)
+    if number and int(number) >= torch.cuda.device_count():
+        msg = f"device {device!r} was asked for, but torch sees {torch.cuda.device_count()}; they count from 0"
         raise RuntimeUnavailable(msg)
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() and runtime != "openvino" else "cpu"
-    if runtime == "torch" or device == "cuda":
+        kind = device = "cuda" if torch.cuda.is_available() and runtime != "openvino" else "cpu"
+    if runtime == "torch" or kind == "cuda":
         return TorchRuntime(net, bundle, device=device, precision=precision)
     try:
         return OpenVinoRuntime(net, bundle, precision=precision)

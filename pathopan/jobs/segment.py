@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,21 @@ from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import list_bundles
 from pathopan.pipeline import write_run_files
 from pathopan.record import SlideRecord
-from pathopan.stages import Engine, Job, Progress, is_stitched, is_tiled, predict_shards, shard_plan, stitch_slide
+from pathopan.spread import Spread
+from pathopan.stages import (
+    Engine,
+    Job,
+    Predict,
+    Progress,
+    is_stitched,
+    is_tiled,
+    predict_shards,
+    shard_plan,
+    stitch_slide,
+)
 from pathopan.stages import tile_slide as tile
+
+_PATIENCE_S = 1_800.0  # a device without any progress for so long is given up
 
 
 class Part(NamedTuple):
@@ -74,7 +88,15 @@ def tile_job(plan: Plan, slide_id: str) -> JobState:
     return run_stage(plan, slide_id, Stage("tile"), work)
 
 
-def predict_job(plan: Plan, slide_id: str, part: Part, progress: Progress, *, workers: int | None = None) -> JobState:
+def predict_job(
+    plan: Plan,
+    slide_id: str,
+    part: Part,
+    progress: Progress,
+    *,
+    workers: int | None = None,
+    gpus: tuple[int, ...] = (),
+) -> JobState:
     """Look at one part of a slide's tiles; parts may run at once, on different machines, and each goes on if repeated.
 
     Parameters
@@ -89,18 +111,26 @@ def predict_job(plan: Plan, slide_id: str, part: Part, progress: Progress, *, wo
         Told (stage, done, total).
     workers : int, optional
         Threads; without it, those of the plan.
+    gpus : tuple of int
+        GPUs that share the part; without any, one device does it.
     """
-    name = f"predict.{part.number}-of-{part.total}"
-    work = partial(_predict, _job(plan, slide_id, workers), part, progress)
-    return run_stage(plan, slide_id, Stage("predict", after="tile", job=name, records=False), work)
+    job, stage = _job(plan, slide_id, workers), f"predict.{part.number}-of-{part.total}"
+    with ExitStack() as stack:
+        predict: Predict = predict_shards
+        if gpus:
+            engine = job.engine
+            spread = Spread(engine.name, plan.config, device=engine.device, gpus=gpus, patience_s=_PATIENCE_S)
+            predict = stack.enter_context(closing(spread)).predict
+        work = partial(_predict, job, part, predict, progress)
+        return run_stage(plan, slide_id, Stage("predict", after="tile", job=stage, records=False), work)
 
 
-def _predict(job: Job, part: Part, progress: Progress, record: SlideRecord) -> dict[str, Any]:
+def _predict(job: Job, part: Part, predict: Predict, progress: Progress, record: SlideRecord) -> dict[str, Any]:
     noted = {"fingerprint": job.prints["predict"]}
     if is_stitched(job, record):
         return noted | {"computed": 0}
     tiling = _tiling(job, record)
-    return noted | predict_shards(job, tiling, shard_plan(job, tiling).part(*part), progress)
+    return noted | predict(job, tiling, shard_plan(job, tiling).part(*part), progress)
 
 
 def stitch_job(plan: Plan, slide_id: str) -> JobState:
