@@ -17,7 +17,7 @@ from typing import Any
 from pathopan.classes import Taxonomy
 from pathopan.config import Config, load_config
 from pathopan.errors import IncompatibleBundle, ManifestError, ResultError
-from pathopan.files import atomic_path
+from pathopan.files import atomic_path, shown
 from pathopan.manifest import COLUMNS, SlideEntry, read_manifest
 from pathopan.record import SlideRecord, read_json
 
@@ -69,7 +69,7 @@ class Plan:
     def open_record(self, slide_id: str) -> SlideRecord:
         """Open a slide's record, with the slide's name and path in it."""
         record = SlideRecord.open(self.folder(slide_id) / "record.json")
-        record.entries |= {"slide_id": slide_id, "path": str(self.entry(slide_id).path)}
+        record.entries |= {"slide_id": slide_id, "path": shown(self.entry(slide_id).path)}
         return record
 
     def state_path(self, slide_id: str, job: str) -> Path:

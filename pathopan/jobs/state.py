@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pathopan.batch import Failure, describe_failure
+from pathopan.batch import Failure, describe_failure, forget_paths
 from pathopan.errors import ResultError, SlideError
 from pathopan.files import remove
 from pathopan.jobs.plan import Plan
 from pathopan.locks import hold_folder
 from pathopan.record import SlideRecord, now, write_json
 
-FIRST = "tile"
-"""The stage that opens a slide anew; the later ones follow what it found."""
+FIRST, LAST = "tile", "export"
+"""The stage that opens a slide anew, and the one after which nothing needs its path."""
 
 Work = Callable[[SlideRecord], dict[str, Any]]
 """Does a stage; gives what its state shall tell."""
@@ -111,6 +111,8 @@ def _end(plan: Plan, job: str, record: SlideRecord, stage: Stage, state: JobStat
         record.write()
     elif stage.records and record.entries.pop("failure", None):
         record.write()
+    if stage.records and plan.config.export.anonymous and (state.failure or stage.name == LAST):
+        forget_paths(record, plan.entry(state.slide_id).path)
     told = {"slide_id": state.slide_id, "stage": state.stage, "state": state.state, "finished": now(), **state.notes}
     write_json(plan.state_path(state.slide_id, job), told | ({"failure": state.failure} if state.failure else {}))
     remove(plan.state_path(state.slide_id, f"{job}.failed"))

@@ -245,3 +245,14 @@ def test_wrong_use_is_told(pathopan, planned, tmp_path):
 def test_a_shard_is_i_of_n(text):
     with pytest.raises(ConfigError, match="must read i/n"):
         Part.parse(text)
+
+
+def test_anonymous_jobs_leave_no_path_in_what_is_shared(pathopan, tmp_path, bundle, slides):
+    out = tmp_path / "out"
+    pathopan("plan", slides, "--out", out, "--bundle", bundle, "--set", SETTINGS, "--set", "export.anonymous=true")
+    run_jobs(pathopan, out, shards=2, slides=["good", "broken", "gone"])
+    pathopan("tables", out)  # two slides are not finished
+    shared = [path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] != "state"]
+    told = [path for path in shared if path.name != "slides.csv" and str(slides.parent).encode() in path.read_bytes()]
+    assert told == []
+    assert pd.read_csv(out / "failures.csv")["slide_id"].tolist() == ["broken", "gone", "other", "unknown"]
