@@ -131,6 +131,9 @@ def _tell(folder: Path, shared: Path | None) -> Story:
         noted = (folder / "slurm" / "log" / "gpus").read_text().splitlines()
         story.seen["gpus"] = dict(line.partition(" ")[::2] for line in noted)
     _snakemake(story, "dry", "--dry-run", "--quiet", "all")
+    changed = {**config, "settings": {**SETTINGS, "scores": {"bootstrap": 100}}}
+    (story.folder / "changed.yaml").write_text(yaml.safe_dump(changed))
+    _snakemake(story, "changed", "--dry-run", "--configfile", story.folder / "changed.yaml")
     _snakemake(story, "report", "--report", story.folder / "report.html")
     words = ["run", manifest, "--out", story.local, "--device", "cpu", "--workers", "1"]
     settings = [f"--set={room}.{name}={value}" for room, values in SETTINGS.items() for name, value in values.items()]

@@ -1,6 +1,7 @@
 """The cohort workflow on a real Slurm of three nodes, through all that a weekend may bring."""
 
 import faulthandler
+import re
 import sys
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def test_mended_it_was_finished_and_nothing_else_was_touched(story):
     assert story.codes["third"] == 0, story.outputs["third"][-2000:]
     assert story.seen["touched"] == {BLOCKED}
     assert "Nothing to be done" in story.outputs["dry"], story.outputs["dry"]
+
+
+def test_a_changed_setting_redoes_what_rests_on_it(story):
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", story.outputs["changed"], flags=re.MULTILINE))
+    slides = str(len((*GOOD, *REFUSED)))
+    assert counts == {"score": slides, "export": slides, "cohort": "1", "all": "1", "total": str(2 * int(slides) + 2)}
 
 
 def test_a_job_out_of_memory_was_repeated_with_more(story):

@@ -1,31 +1,6 @@
-localrules:
-    plan,
-
-
-rule plan:
-    input:
-        config["slides"],
-    output:
-        f"{OUT}/run.json",
-        f"{OUT}/config.yaml",
-        f"{OUT}/slides.csv",
-    log:
-        f"{OUT}/logs/plan.log",
-    params:
-        out=run_folder,
-        bundle=config["bundle"],
-        device=config["device"],
-        workers=config["workers"],
-        settings=overrides(),
-    shell:
-        "pathopan plan {input:q} --out {params.out:q} --bundle {params.bundle:q} --device {params.device:q}"
-        " --workers {params.workers} {params.settings:q} > {log:q} 2>&1"
-
-
 rule cohort:
     input:
-        plan=f"{OUT}/run.json",
-        slides=expand(f"{STATE}/export.json", slide=slides.index),
+        expand(f"{STATE}/export.json", slide=slides.index),
     output:
         scores=report(
             f"{OUT}/scores.csv", caption="../report/scores.rst", category="Cohort"
@@ -40,6 +15,8 @@ rule cohort:
         f"{OUT}/logs/cohort.log",
     params:
         out=run_folder,
+        bundle=config["bundle"],
+        settings=overrides(),
     shell:
         "pathopan tables {params.out:q} > {log:q} 2>&1"
 
@@ -47,8 +24,6 @@ rule cohort:
 # The tables of what is there, while jobs run or after some have failed: `snakemake ... cohort_partial`. It writes the
 # same files as the rule above, which writes them anew once every slide has been dealt with.
 rule cohort_partial:
-    input:
-        ancient(f"{OUT}/run.json"),
     log:
         f"{OUT}/logs/cohort_partial.log",
     params:

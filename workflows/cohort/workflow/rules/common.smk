@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -56,3 +57,13 @@ def overrides():
 def run_folder(wildcards):
     """Where the run lies, of which every job does its part."""
     return OUT
+
+
+def plan_run():
+    """Write down slides and settings for all jobs, before the first of them starts."""
+    names = ("bundle", "device", "workers")
+    words = [word for name in names for word in (f"--{name}", str(config[name]))]
+    command = ["pathopan", "plan", config["slides"], "--out", OUT, *words, *overrides()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise WorkflowError(done.stderr or done.stdout)

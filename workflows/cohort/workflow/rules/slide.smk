@@ -4,8 +4,7 @@
 
 rule tile:
     input:
-        plan=ancient(f"{OUT}/run.json"),
-        slide=slide_file,
+        slide_file,
     output:
         f"{STATE}/tile.json",
     log:
