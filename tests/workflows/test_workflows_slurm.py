@@ -107,7 +107,7 @@ def contents(out):
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in files
-        if path.relative_to(out).parts[0] not in ours and path.name != ".lock"
+        if path.relative_to(out).parts[0] not in ours and path.name not in (".lock", ".progress.json")
     }
 
 
