@@ -21,7 +21,7 @@ from pathopan.errors import FolderInUse, ResultError
 LOCK = ".lock"
 """In a run's folder while a process writes there; whose it is stands inside."""
 
-_WAIT_S = 8.0  # a command that only looks holds the lock for a moment, the child of a run that was killed for 5 s
+_WAIT_S = 15.0  # a command that only looks holds the lock for a moment, the child of a run that was killed some seconds
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 

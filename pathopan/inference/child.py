@@ -40,7 +40,7 @@ _SCRIPT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from pathopan.inference import child; child.serve()"
 )
 _START_S = 600.0  # to get ready, at least: the first import of large libraries from a network drive takes minutes
-_GRACE_S = 5.0  # for a child to clean up once its parent is gone or has closed it
+_GRACE_S = 3.0  # for a child to clean up once its parent is gone or has closed it
 _LOG_BYTES = 4_000  # of the end of the log
 _DIED = object()
 

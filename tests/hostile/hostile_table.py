@@ -85,11 +85,13 @@ def main() -> None:
         Path(folder).chmod(0o755)
         amount = corpus.FULL if options.full else corpus.SMALL
         tried = []
-        for one in try_all(build(Path(folder), amount, set(options.only))):
-            tried.append(one)
-            if not one.well or options.show:
-                print(one.case.entry, one.case.kind, one.case.name, "->", one.end, one.text, flush=True)
-        print("\n".join(table(tried)))
+        try:
+            for one in try_all(build(Path(folder), amount, set(options.only))):
+                tried.append(one)
+                if not one.well or options.show:
+                    print(one.case.entry, one.case.kind, one.case.name, "->", one.end, one.text, flush=True)
+        finally:
+            print("\n".join(table(tried)))
     raise SystemExit(not all(one.well for one in tried))
 
 
