@@ -98,6 +98,7 @@ def test_what_start_raises_is_raised_here():
         child.greeting()
 
 
+@pytest.mark.timeout(900)
 def test_a_slide_that_kills_its_process_fails_alone(tmp_path, bundle, slides, monkeypatch, capsys):
     monkeypatch.setattr("pathopan.pipeline.open_worker", dangers.open_dangerous)
     entries = slides("crashes", "fine", "once")
@@ -119,6 +120,7 @@ def test_a_slide_that_kills_its_process_fails_alone(tmp_path, bundle, slides, mo
     assert "Traceback" not in capsys.readouterr().out
 
 
+@pytest.mark.timeout(900)
 def test_in_line_and_in_a_child_the_result_is_the_same(tmp_path, bundle, slides, monkeypatch, truth_run):
     monkeypatch.setattr("pathopan.pipeline.open_worker", dangers.open_dangerous)
     run_cohort(slides("S-1"), RunSettings(tmp_path / "out", bundle, Config()), LineWatcher(sys.stdout))

@@ -252,6 +252,8 @@ def serve() -> None:
 
         with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
             _serve(source, say)
+    sys.stderr.flush()
+    os._exit(0)  # everything is written and closed; taking torch down would hold the run's lock for seconds
 
 
 def _serve(source: IO[bytes], say: Callable[[str, Any], None]) -> None:

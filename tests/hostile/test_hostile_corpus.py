@@ -8,6 +8,7 @@ from corpus import SMALL
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_whatever_comes_is_refused_well_or_processed(tmp_path):
     tmp_path.chmod(0o755)
     entries = {"slide", "mask", "geojson", "manifest", "config", "calibration", "recipe", "bundle", "results"}
