@@ -294,3 +294,62 @@ def _polygon(rings: Sequence[Any]) -> shapely.Polygon:
         return shapely.Polygon()
     lines = [shapely.linearrings(np.asarray(ring, dtype=np.float64)[:, :2]) for ring in rings]
     return shapely.polygons(lines[0], holes=lines[1:] or None)
+
+
+def paint_nuclei(
+    polygons: npt.NDArray[np.object_],
+    ids: npt.NDArray[np.integer],
+    *,
+    shape: tuple[int, int],
+    origin: tuple[float, float] = (0.0, 0.0),
+) -> npt.NDArray[np.uint32]:
+    """Rasterise many small polygons at once, by the rule of :func:`paint`: the first that holds a pixel's centre.
+
+    Parameters
+    ----------
+    polygons : (N,) shapely.Polygon
+        Earlier ones win where two overlap.
+    ids : (N,) int
+        Their values.
+    shape : (int, int)
+        Rows and columns of the result.
+    origin : (float, float)
+        x and y of the result's corner in the polygons' frame.
+
+    Returns
+    -------
+    (Y, X) uint32
+        0 where no polygon is.
+
+    Examples
+    --------
+    >>> paint_nuclei(np.array([shapely.box(1, 0, 3, 1)]), np.array([7]), shape=(1, 4)).tolist()
+    [[0, 7, 7, 0]]
+    """
+    height, width = shape
+    owner, row, x = _crossings(polygons, height, origin)
+    order = np.lexsort((x, owner * height + row))
+    owner, row, x = owner[order[::2]], row[order[::2]], x[order]
+    first, stop = (np.clip(np.ceil(ends - 0.5), 0, width).astype(np.int64) for ends in (x[::2], x[1::2]))
+    length = np.maximum(stop - first, 0)
+    at = np.repeat(row * width + first - (np.cumsum(length) - length), length) + np.arange(length.sum())
+    canvas = np.zeros(height * width, np.uint32)
+    canvas[at[::-1]] = np.repeat(ids[owner].astype(np.uint32), length)[::-1]  # what is written last stays
+    return canvas.reshape(shape)
+
+
+def _crossings(
+    polygons: npt.NDArray[np.object_], height: int, origin: tuple[float, float]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray]:
+    """Find where outlines cross the middles of pixel rows: polygon, row, and x of each crossing."""
+    rings, polygon = shapely.get_rings(polygons, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    points = points - np.asarray(origin)
+    closed = np.flatnonzero(ring[1:] == ring[:-1])
+    (x0, y0), (x1, y1) = points[closed].T, points[closed + 1].T
+    first, stop = (np.clip(np.ceil(end(y0, y1) - 0.5), 0, height).astype(np.int64) for end in (np.minimum, np.maximum))
+    count = stop - first
+    line = np.repeat(np.arange(len(closed)), count)
+    row = first[line] + np.arange(len(line)) - (np.cumsum(count) - count)[line]
+    slope = (x1 - x0)[line] / (y1 - y0)[line]
+    return polygon[ring[closed]][line], row, x0[line] + (row + 0.5 - y0[line]) * slope

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.spatial import cKDTree
 
 from pathopan.export.bands import Bands, find_bands
-from pathopan.export.geoparquet import Bounds
+from pathopan.export.geoparquet import Bounds, read_columns
 from pathopan.export.overlay import Rgb
 from pathopan.export.report import CohortPage, Crop, SlidePage
 from pathopan.objects import Annotation, CompartmentRules, burn_annotations
@@ -71,7 +70,7 @@ def slide_page(
         mpp=mpp,
         region_map=region_map,
         bands=_bands(slide, region_map, mpp, annotations),
-        nuclei=slide.nuclei,
+        nuclei=_nucleus_places(slide),
         regions=slide.regions,
         score=slide.score,
         l0_mpp=slide.mpp_l0[0],
@@ -137,9 +136,14 @@ def extreme_regions(slide: SlideResult) -> Iterator[Crop]:
             yield Crop(image, title, f"{density:,.0f} TILs per mm² on {area:.2f} mm²; {_CROP_UM:.0f} µm across")
 
 
+def _nucleus_places(slide: SlideResult) -> pd.DataFrame:
+    """Read where nuclei are and what they are; outlines, which are most of the table, are not read."""
+    return read_columns(slide.path / "nuclei.parquet", ["x_um", "y_um", "class_id", "region_id"])
+
+
 def _focus(slide: SlideResult, region: Any) -> npt.NDArray[np.float64]:
     """Find the TIL of a region with the most TILs around it, in micrometres; without TILs, a point inside."""
-    nuclei: gpd.GeoDataFrame = slide.nuclei
+    nuclei = _nucleus_places(slide)
     inside = nuclei["region_id"].eq(region["region_id"])
     tils = nuclei[inside & nuclei["class_id"].isin(slide.taxonomy.nucleus_ids("til"))]
     points = tils[["x_um", "y_um"]].to_numpy(np.float64)

@@ -8,14 +8,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import geopandas as gpd
-
 from pathopan.calibration import calibrated
 from pathopan.config import Config
 from pathopan.edits import Edit, edit_map, load_edit
 from pathopan.errors import ResultError
 from pathopan.export.annotations import EDITED_REGIONS
-from pathopan.export.geoparquet import read_geoparquet, write_geoparquet
+from pathopan.export.geoparquet import write_geoparquet
+from pathopan.export.parquet_parts import read_without_shapes, with_columns
 from pathopan.files import remove
 from pathopan.objects import CompartmentRules, SlideObjects, find_objects
 from pathopan.outputs import ORIGINAL, Place
@@ -25,6 +24,9 @@ from pathopan.scores.summary import CALIBRATED
 from pathopan.stitcher.ngff import open_panoptic
 from pathopan.stitcher.store import region_map
 from pathopan.tables import nuclei_schema, regions_schema
+
+_PLACED = ("region_id", "compartment", "distance_to_tumor_um")
+"""What scoring adds to the table of nuclei; the rest is the stitcher's."""
 
 RulesT = TypeVar("RulesT", CompartmentRules, ScoreRules)
 
@@ -57,7 +59,8 @@ def write_scores(place: Place, record: SlideRecord, *, stability: bool = False) 
     regions, taxonomy = score_regions(objects, rules=rules), place.taxonomy
     record.forget("score", "export")  # if this is stopped between two files, none of them passes for finished
     write_geoparquet(folder / "regions.parquet", regions, schema=regions_schema(taxonomy))
-    write_geoparquet(folder / "nuclei.parquet", objects.nuclei, schema=nuclei_schema(taxonomy))
+    placed = {name: objects.nuclei[name].to_numpy() for name in _PLACED}
+    with_columns(find_detections(folder), folder / "nuclei.parquet", placed, schema=nuclei_schema(taxonomy))
     write_json(folder / "score.json", score.to_dict())
     remove(folder / "detections.parquet")
     if not edit:
@@ -151,7 +154,7 @@ def objects_of(place: Place, record: SlideRecord, edit: Edit | None) -> tuple[Sl
         followed = replace(rules, min_region_um2=0.0) if edit.replaces else rules
     found = find_objects(
         regions,
-        read_detections(place.folder),
+        read_without_shapes(find_detections(place.folder)),
         taxonomy=taxonomy,
         mpp=mpp,
         scale_l0=scale_l0,
@@ -161,8 +164,8 @@ def objects_of(place: Place, record: SlideRecord, edit: Edit | None) -> tuple[Sl
     return replace(found, rules=rules), unscored_px * (mpp / 1000) ** 2
 
 
-def read_detections(folder: Path) -> gpd.GeoDataFrame:
-    """Read a slide's nuclei: fresh from the stitcher, or from a table that was scored before.
+def find_detections(folder: Path) -> Path:
+    """Find the table of a slide's nuclei: fresh from the stitcher, or one that was scored before.
 
     Raises
     ------
@@ -171,7 +174,7 @@ def read_detections(folder: Path) -> gpd.GeoDataFrame:
     """
     for name in ("detections.parquet", "nuclei.parquet"):
         if (folder / name).is_file():
-            return read_geoparquet(folder / name)
+            return folder / name
     msg = f"{folder}: neither detections.parquet nor nuclei.parquet; run this slide again"
     raise ResultError(msg)
 

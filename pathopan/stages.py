@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,20 +19,23 @@ import shapely
 from pathopan.classes import Taxonomy
 from pathopan.config import Config
 from pathopan.errors import ConfigError, UnreadableSlide
+from pathopan.export.parquet_parts import GeoParquetWriter
 from pathopan.files import atomic_path, remove, shown
 from pathopan.geometry import Grid, l0_from_px
 from pathopan.inference.predict import DecodeTask, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
-from pathopan.inference.shards import ShardPlan, read_nuclei, read_regions, shard_path, write_shard
+from pathopan.inference.shards import ShardPlan, iter_nuclei, read_regions, shard_path, write_shard
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import Bundle, load_bundle, read_bundle
+from pathopan.objects import measure_nuclei
 from pathopan.outputs import later_prints
 from pathopan.record import SlideRecord, fingerprint
 from pathopan.slide import Slide, SlideInfo, check_mpp, open_slide, read_overview
-from pathopan.stitcher.audit import audit_seams
-from pathopan.stitcher.ngff import PanopticArrays, Version, open_panoptic
-from pathopan.stitcher.nuclei import merge_nuclei
-from pathopan.stitcher.store import region_map, write_panoptic
+from pathopan.stitcher.audit import SeamCounter
+from pathopan.stitcher.ngff import Version, open_panoptic
+from pathopan.stitcher.nuclei import MergedNuclei, merge_rows, tile_rows
+from pathopan.stitcher.store import write_panoptic
+from pathopan.tables import detections_schema
 from pathopan.tiler.drawn import tissue_from_geojson, tissue_from_image
 from pathopan.tiler.grid import make_grid
 from pathopan.tiler.select import select_tiles
@@ -295,36 +298,62 @@ def shard_folder(job: Job) -> Path:
 
 
 def stitch_slide(job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord) -> None:
-    """Merge the tiles; writes ``panoptic.ome.zarr`` and ``detections.parquet`` (level-0 pixels)."""
+    """Merge the tiles, row by row; writes ``panoptic.ome.zarr`` and ``detections.parquet`` (level-0 pixels)."""
     started = time.monotonic()
-    grid, config = tiling.grid, job.config
-    shards = range(len(plan))
-    candidates = read_nuclei(shard_folder(job), shards) if shards else _no_candidates(job.taxonomy)
-    nuclei = merge_nuclei(
-        candidates,
-        grid,
-        margin_px=config.stitcher.seam_margin_um / grid.mpp,
-        max_overlap=config.stitcher.max_overlap,
-    )
+    grid, config, path = tiling.grid, job.config, job.folder / "panoptic.ome.zarr"
     with job.open() as slide:
         picture = read_overview(slide, config.export.image_mpp)
     version: Version = "0.4" if config.export.ngff == "0.4" else "0.5"
-    write_panoptic(
-        job.folder / "panoptic.ome.zarr",
-        grid=grid,
-        taxonomy=job.taxonomy,
-        regions=read_regions(shard_folder(job), plan, step=grid.step),
-        nuclei=nuclei,
-        picture=(picture, config.export.image_mpp),
-        version=version,
-    )
-    arrays = open_panoptic(job.folder / "panoptic.ome.zarr")
-    audit = _audit(nuclei, arrays, grid, mpp=config.objects.region_mpp)
-    with atomic_path(job.folder / "detections.parquet") as temporary:
-        to_level_0(nuclei, grid).to_parquet(temporary, compression="zstd")
-    notes = {"nuclei": len(nuclei), "duplicates": len(candidates) - len(nuclei), "seam_audit": audit}
+    with GeoParquetWriter(job.folder / "detections.parquet", schema=detections_schema(job.taxonomy)) as table:
+        nuclei = _Nuclei(job, tiling, table)
+        write_panoptic(
+            path,
+            grid=grid,
+            taxonomy=job.taxonomy,
+            regions=read_regions(shard_folder(job), plan, step=grid.step),
+            nuclei=nuclei.merged(plan),
+            picture=(picture, config.export.image_mpp),
+            version=version,
+        )
+    arrays = open_panoptic(path)
+    coarse = min(range(len(arrays.regions)), key=lambda i: abs(arrays.label_mpp * 2**i - config.objects.region_mpp))
+    audit = nuclei.seams.result(arrays.regions[coarse], arrays.label_mpp * 2**coarse)
+    notes = {"nuclei": nuclei.kept, "duplicates": nuclei.seen - nuclei.kept, "seam_audit": audit.to_dict()}
     record.finish("stitch", job.prints["stitch"], seconds=time.monotonic() - started, notes=notes)
     remove(job.folder / "shards")
+
+
+class _Nuclei:
+    """The nuclei of a slide on their way from the shards into the label map, written and counted as they pass."""
+
+    def __init__(self, job: Job, tiling: Tiling, table: GeoParquetWriter) -> None:
+        self._job, self._grid, self._table = job, tiling.grid, table
+        self._um_per_px = tiling.info.mpp_l0
+        self.seams = SeamCounter(tiling.grid)
+        self.seen = self.kept = 0
+
+    def merged(self, plan: ShardPlan) -> Iterator[MergedNuclei]:
+        """Give them part by part."""
+        config, grid = self._job.config.stitcher, self._grid
+        rows = tile_rows(self._candidates(plan), grid)
+        margin = config.seam_margin_um / grid.mpp
+        for part in merge_rows(rows, grid, margin_px=margin, max_overlap=config.max_overlap):
+            self.kept += len(part.nuclei)
+            self._note(part.nuclei)
+            yield part
+
+    def _candidates(self, plan: ShardPlan) -> Iterator[gpd.GeoDataFrame]:
+        yield _no_candidates(self._job.taxonomy)
+        for table in iter_nuclei(shard_folder(self._job), range(len(plan))):
+            self.seen += len(table)
+            yield table
+
+    def _note(self, nuclei: gpd.GeoDataFrame) -> None:
+        centroids = shapely.get_coordinates(shapely.centroid(nuclei.geometry.to_numpy())).reshape(-1, 2)
+        self.seams.add(centroids)
+        found = measure_nuclei(to_level_0(nuclei, self._grid), um_per_px=self._um_per_px)
+        names = {kind.id: kind.name for kind in self._job.taxonomy.nuclei}
+        self._table.write(found.assign(**{"class": found["class_id"].map(names).astype("str")}))
 
 
 def _no_candidates(taxonomy: Taxonomy) -> gpd.GeoDataFrame:
@@ -332,14 +361,6 @@ def _no_candidates(taxonomy: Taxonomy) -> gpd.GeoDataFrame:
     columns = {name: np.empty(0) for name in floats}
     ids = {name: np.empty(0, np.int64) for name in ("class_id", "tile_index")}
     return gpd.GeoDataFrame({**ids, **columns}, geometry=gpd.GeoSeries([], crs=None), crs=None)
-
-
-def _audit(
-    nuclei: gpd.GeoDataFrame, arrays: PanopticArrays, grid: Grid, *, mpp: float
-) -> dict[str, float | int | None]:
-    regions, found_mpp = region_map(arrays, mpp)
-    centroids = shapely.get_coordinates(shapely.centroid(nuclei.geometry.to_numpy())).reshape(-1, 2)
-    return audit_seams(centroids, regions > 0, grid, analysed_mpp=found_mpp).to_dict()
 
 
 def to_level_0(nuclei: gpd.GeoDataFrame, grid: Grid) -> gpd.GeoDataFrame:

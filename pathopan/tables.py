@@ -46,6 +46,10 @@ class Schema:
         """Column names in order."""
         return [column.name for column in self.columns]
 
+    def without(self, *names: str) -> Schema:
+        """Leave columns out."""
+        return Schema(self.name, tuple(column for column in self.columns if column.name not in names))
+
     def check(self, table: TableT) -> TableT:
         """Return the table with its columns in order, or say what is wrong with it.
 

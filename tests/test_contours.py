@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from strategies import instance_maps, label_maps
 
-from pathopan.contours import nucleus_polygons, paint, region_polygons
+from pathopan.contours import nucleus_polygons, paint, paint_nuclei, region_polygons
 
 SQUARE = np.array([[0, 0, 0, 0], [0, 7, 7, 0], [0, 7, 7, 0], [0, 0, 0, 3]])
 
@@ -124,3 +124,12 @@ def test_painting_in_another_frame():
 
 def test_painting_nothing_gives_zeros():
     assert paint([], shape=(2, 3)).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 30))
+def test_many_nuclei_are_painted_at_once_as_one_by_one(seed, count):
+    rng = np.random.default_rng(seed)
+    shapes = np.array([shapely.Point(*rng.uniform(-4, 44, 2)).buffer(r) for r in rng.uniform(1, 9, count)], object)
+    found = paint_nuclei(shapes, np.arange(1, count + 1), shape=(32, 40), origin=(1.0, -2.0))
+    slow = paint(zip(shapes, range(1, count + 1), strict=True), shape=(32, 40), origin=(1.0, -2.0))
+    np.testing.assert_array_equal(found, slow)

@@ -66,21 +66,19 @@ def write_shard(folder: Path, shard: int, predictions: Sequence[TilePrediction])
         nuclei.to_parquet(temporary, compression="zstd")
 
 
-def read_nuclei(folder: Path, shards: Sequence[int]) -> gpd.GeoDataFrame:
-    """Read the nuclei of shards, in order.
+def iter_nuclei(folder: Path, shards: Sequence[int]) -> Iterator[gpd.GeoDataFrame]:
+    """Read the nuclei of shards, one after the other.
 
     Raises
     ------
     ResultError
-        If a shard is missing.
+        If a shard is missing; before any is read.
     """
     missing = [shard for shard in shards if not shard_path(folder, shard).is_file()]
     if missing:
         msg = f"{folder}: shards {missing[:5]} are missing; run predict again to complete them"
         raise ResultError(msg)
-    tables = [gpd.read_parquet(shard_path(folder, shard)) for shard in shards]
-    kept = [table for table in tables if len(table)] or tables[:1]
-    return gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=None)
+    return (gpd.read_parquet(shard_path(folder, shard)) for shard in shards)
 
 
 def read_regions(folder: Path, plan: ShardPlan, *, step: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:

@@ -13,7 +13,7 @@ from pathopan.objects.drawn import Annotation, burn_annotations
 from pathopan.objects.features import morphology
 from pathopan.objects.outlines import region_outlines
 from pathopan.objects.regions import find_regions, regions_table
-from pathopan.objects.slide_objects import SlideObjects, find_objects
+from pathopan.objects.slide_objects import SlideObjects, find_objects, measure_nuclei
 
 __all__ = [
     "COMPARTMENTS",
@@ -28,6 +28,7 @@ __all__ = [
     "find_compartments",
     "find_objects",
     "find_regions",
+    "measure_nuclei",
     "morphology",
     "region_outlines",
     "regions_table",

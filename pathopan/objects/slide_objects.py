@@ -35,7 +35,7 @@ class SlideObjects:
     scale_l0: tuple[float, float]  # level-0 pixels per pixel of the places, x and y
     rules: CompartmentRules
     places: PlaceMap  # (Y, X) class in the low byte, bits of `compartments` above
-    nuclei: gpd.GeoDataFrame  # rows of nuclei.parquet
+    nuclei: pd.DataFrame  # rows of nuclei.parquet; with outlines only if they were given
     regions: gpd.GeoDataFrame  # region_id, class, class_id, area_mm2, touches_border, geometry (level-0 px)
     region_fields: pd.DataFrame  # region_id, field, n_pixels: how regions spread over fields, row-major
     bed: shapely.Geometry  # the tumor bed in level-0 px; empty if there is none
@@ -55,7 +55,7 @@ class SlideObjects:
 
 def find_objects(
     classes: ClassMap,
-    detections: gpd.GeoDataFrame,
+    detections: pd.DataFrame,
     *,
     taxonomy: Taxonomy,
     mpp: float,
@@ -69,9 +69,10 @@ def find_objects(
     ----------
     classes : (Y, X) uint8
         Region class ids; 0 is not analysed.
-    detections : GeoDataFrame
-        ``nucleus_id, class_id, prob, tile_index, hematoxylin_mean, prob_<class>, geometry`` (polygons in level-0 px).
-        Position, shape and class name are worked out from these; other columns are kept.
+    detections : DataFrame
+        ``nucleus_id, class_id, prob, tile_index, hematoxylin_mean, prob_<class>`` and either ``geometry`` (polygons in
+        level-0 px), from which position and shape are worked out, or what `measure_nuclei` found on them: of a large
+        slide, outlines need not be in memory. Other columns are kept.
     taxonomy : Taxonomy
         What the classes mean.
     mpp : float
@@ -98,7 +99,10 @@ def find_objects(
     """
     rules, drawn = rules or CompartmentRules(), drawn or Drawn()
     um_per_px = (mpp / scale_l0[0], mpp / scale_l0[1])
-    x_um, y_um = _centroids(_checked(detections, taxonomy), um_per_px)
+    measured = _checked(detections, taxonomy)
+    if "geometry" in measured:
+        measured = measure_nuclei(measured, um_per_px=um_per_px)
+    x_um, y_um = measured["x_um"].to_numpy(), measured["y_um"].to_numpy()
     points = pixels_of(x_um, y_um, mpp=mpp, shape=classes.shape)
     regions = find_regions(classes, taxonomy=taxonomy, mpp=mpp, min_region_um2=rules.min_region_um2)
     table = regions_table(regions, taxonomy=taxonomy, mpp=mpp, scale_l0=scale_l0)
@@ -110,19 +114,31 @@ def find_objects(
         filtered.pop(), taxonomy=taxonomy, mpp=mpp, rules=rules, points=points, drawn=_scaled(drawn, scale_l0)
     )
     place = partition_of_place(taxonomy)[values_at(found.places, points, outside=0)]
-    shapes = morphology(detections.geometry.to_numpy(), um_per_px=um_per_px)
     columns = {
-        "class": detections["class_id"].map({c.id: c.name for c in taxonomy.nuclei}).astype("str"),
-        "x_um": x_um,
-        "y_um": y_um,
-        **{str(name): shapes[name].to_numpy() for name in shapes},
+        "class": measured["class_id"].map({c.id: c.name for c in taxonomy.nuclei}).astype("str"),
         "region_id": region_id,
         "compartment": pd.array(np.array(PARTITION, dtype=object)[place], dtype="str"),
         "distance_to_tumor_um": found.distance_um,
     }
-    nuclei = nuclei_schema(taxonomy).check(detections.assign(**columns))
+    schema = nuclei_schema(taxonomy) if "geometry" in measured else nuclei_schema(taxonomy).without("geometry")
+    nuclei = schema.check(measured.assign(**columns))
     bed = shapely.transform(found.bed, lambda xy: xy * np.asarray(scale_l0))
     return SlideObjects(taxonomy, mpp, scale_l0, rules, found.places, nuclei, table, spread, bed)
+
+
+def measure_nuclei(detections: gpd.GeoDataFrame, *, um_per_px: tuple[float, float]) -> gpd.GeoDataFrame:
+    """Add what an outline alone tells: ``x_um, y_um`` of its centroid, by which QuPath counts, and its shape.
+
+    Parameters
+    ----------
+    detections : GeoDataFrame
+        Outlines in pixels.
+    um_per_px : (float, float)
+        Micrometres per pixel along x and y.
+    """
+    x_um, y_um = _centroids(detections, um_per_px)
+    shapes = morphology(detections.geometry.to_numpy(), um_per_px=um_per_px)
+    return detections.assign(x_um=x_um, y_um=y_um, **{str(name): shapes[name].to_numpy() for name in shapes})
 
 
 def field_indices(count: int, field_px: float) -> npt.NDArray[np.int64]:
@@ -153,10 +169,12 @@ def _spread(ids: IdMap, n_regions: int, field_px: float) -> pd.DataFrame:
     return table.sort_values(["region_id", "field"], ignore_index=True)
 
 
-def _checked(detections: gpd.GeoDataFrame, taxonomy: Taxonomy) -> gpd.GeoDataFrame:
+def _checked(detections: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
     """Refuse, before any work, a table that cannot be finished."""
-    computed = ("class", "x_um", "y_um", "area_um2", "perimeter_um", "eccentricity", "solidity")
-    missing = [c.name for c in detections_schema(taxonomy).columns if c.name not in (*computed, *detections.columns)]
+    shape = ("x_um", "y_um", "area_um2", "perimeter_um", "eccentricity", "solidity")
+    given = ("class", "geometry") if {"x_um", "area_um2"} <= {*detections.columns} else ("class", *shape)
+    wanted = [c.name for c in detections_schema(taxonomy).columns if c.name not in given]
+    missing = [name for name in wanted if name not in detections.columns]
     if missing:
         msg = f"the table of detections lacks the columns {missing}; it has {list(detections.columns)}"
         raise SchemaError(msg)
@@ -164,7 +182,7 @@ def _checked(detections: gpd.GeoDataFrame, taxonomy: Taxonomy) -> gpd.GeoDataFra
     if unknown:
         msg = f"nuclei have the class ids {unknown}, which taxonomy {taxonomy.name!r} does not know"
         raise UnknownLabel(msg)
-    bare = int((detections.geometry.is_empty | detections.geometry.isna()).sum())
+    bare = int((detections.geometry.is_empty | detections.geometry.isna()).sum()) if "geometry" in detections else 0
     if bare:
         msg = f"{bare} nuclei have no outline, so no place; leave them out"
         raise SchemaError(msg)

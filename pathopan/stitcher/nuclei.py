@@ -2,16 +2,35 @@
 
 Tiles own generously (a margin beyond their write window), so a nucleus near a seam may be seen twice. Duplicates are
 pairs from different tiles that share much of the smaller one, whatever their classes; the more probable one stays.
+Rows of tiles are merged one after the other, so that memory does not grow with the slide.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import shapely
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pathopan.geometry import Grid
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MergedNuclei:
+    """A part of a slide's nuclei, final: parts follow each other from top to bottom."""
+
+    nuclei: gpd.GeoDataFrame  # nucleus_id, then the candidates' columns; polygons in grid pixels
+    settled_px: float  # no later part has anything above this y
 
 
 def merge_nuclei(
@@ -40,26 +59,115 @@ def merge_nuclei(
     The result does not depend on the order of the rows: ties in probability go to the lower tile index, then to the
     upper left.
     """
-    centroid = shapely.centroid(candidates.geometry.to_numpy())
-    x, y = shapely.get_x(centroid), shapely.get_y(centroid)
-    order = np.lexsort((x, y, candidates["tile_index"], -candidates["prob"].to_numpy()))
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    keep = np.ones(len(candidates), dtype=bool)
-    for better, worse in duplicate_pairs(candidates, grid, rank, margin_px=margin_px, max_overlap=max_overlap):
-        if keep[better]:
-            keep[worse] = False
-    rows = np.flatnonzero(keep)
-    rows = rows[np.lexsort((rank[rows], x[rows], y[rows]))]
-    merged = candidates.iloc[rows].reset_index(drop=True)
-    merged.insert(0, "nucleus_id", np.arange(1, len(merged) + 1, dtype=np.int64))
-    return merged
+    (merged,) = merge_rows([(0, candidates)], grid, margin_px=margin_px, max_overlap=max_overlap)
+    return merged.nuclei
+
+
+def tile_rows(tables: Iterable[gpd.GeoDataFrame], grid: Grid) -> Iterator[tuple[int, gpd.GeoDataFrame]]:
+    """Gather candidates that come in the order of their tiles into rows of tiles: (row, its candidates).
+
+    Where there is no candidate at all, one row without any tells the columns.
+    """
+    row, held, empty = 0, list[gpd.GeoDataFrame](), list[gpd.GeoDataFrame]()
+    for table in tables:
+        empty = empty or [table.iloc[:0]]
+        owner = table["tile_index"].to_numpy() // max(1, grid.shape[1])
+        cuts = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(table)]
+        for first, last in pairwise(cuts if len(table) else []):
+            if held and owner[first] != row:
+                yield row, _joined(held)
+                held = []
+            row = int(owner[first])
+            held.append(table.iloc[first:last])
+    if held or empty:
+        yield row, _joined(held or empty)
+
+
+def merge_rows(
+    rows: Iterable[tuple[int, gpd.GeoDataFrame]], grid: Grid, *, margin_px: float, max_overlap: float = 0.3
+) -> Iterator[MergedNuclei]:
+    """Merge like :func:`merge_nuclei`, row of tiles by row of tiles, with the same result.
+
+    Parameters
+    ----------
+    rows : iterable of (int, GeoDataFrame)
+        Rows of tiles from top to bottom, at least one, with the candidates of each.
+
+    Yields
+    ------
+    MergedNuclei
+        What no later row of tiles can change any more, for each row.
+    """
+    merger = _Merger(grid, margin_px, max_overlap)
+    source = iter(rows)
+    _, here = next(source)
+    for row, below in chain(source, [(None, None)]):
+        yield merger.add(here, next_row=row)
+        here = below
+
+
+class _Merger:
+    """Holds what may still change: candidates that a later row may see too, and nuclei that later ones may precede."""
+
+    def __init__(self, grid: Grid, margin_px: float, max_overlap: float) -> None:
+        self._grid, self._margin, self._max_overlap = grid, margin_px, max_overlap
+        self._open: list[gpd.GeoDataFrame] = []
+        self._ready: list[gpd.GeoDataFrame] = []
+        self._count = 0
+
+    def add(self, candidates: gpd.GeoDataFrame, *, next_row: int | None) -> MergedNuclei:
+        """Take a row of tiles, the next of which is known, and give what is final."""
+        top = np.inf if next_row is None else float(next_row * self._grid.step - self._grid.offset[1])
+        reach, least_y = top - self._grid.halo, top - self._margin  # of anything that the rows from there on can hold
+        pool = _joined([*self._open, candidates])
+        keep, is_open = self._judge(pool, reach)
+        self._open = [pool[is_open]]
+        ready = _joined([*self._ready, pool[keep & ~is_open]])
+        if is_open.any():
+            least_y = min(least_y, float(_centroids(self._open[0])[1].min()))
+        x, y = _centroids(ready)
+        order = np.lexsort((ready["tile_index"], -ready["prob"].to_numpy(), x, y))
+        final = order[y[order] < least_y]
+        self._ready = [ready[y >= least_y]]
+        merged = ready.iloc[final].reset_index(drop=True)
+        merged.insert(0, "nucleus_id", np.arange(1, len(merged) + 1, dtype=np.int64) + self._count)
+        self._count += len(merged)
+        tops = [shapely.bounds(part.geometry.to_numpy())[:, 1] for part in (*self._open, *self._ready)]
+        return MergedNuclei(merged, float(min([reach, *(t.min() for t in tops if len(t))])))
+
+    def _judge(self, pool: gpd.GeoDataFrame, reach: float) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Say which candidates stay, and which cannot be judged yet: they or their twins reach into later rows."""
+        x, y = _centroids(pool)
+        order = np.lexsort((x, y, pool["tile_index"], -pool["prob"].to_numpy()))
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        pairs = duplicate_pairs(pool, self._grid, rank, margin_px=self._margin, max_overlap=self._max_overlap)
+        keep = np.ones(len(pool), dtype=bool)
+        for better, worse in pairs:
+            if keep[better]:
+                keep[worse] = False
+        left, right = np.array(pairs, np.int64).reshape(-1, 2).T
+        graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(pool), len(pool)))
+        count, group = connected_components(graph, directed=False)
+        waits = np.zeros(count, bool)
+        waits[group[shapely.bounds(pool.geometry.to_numpy())[:, 3] > reach]] = True
+        return keep, waits[group]
+
+
+def _joined(tables: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
+    kept = [table for table in tables if len(table)] or tables[-1:]
+    return gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=None) if len(kept) > 1 else kept[0]
+
+
+def _centroids(table: gpd.GeoDataFrame) -> tuple[FloatArray, FloatArray]:
+    centroid = shapely.centroid(table.geometry.to_numpy())
+    return shapely.get_x(centroid), shapely.get_y(centroid)
 
 
 def duplicate_pairs(
     candidates: gpd.GeoDataFrame,
     grid: Grid,
-    rank: npt.NDArray[np.int64],
+    rank: IntArray,
     *,
     margin_px: float,
     max_overlap: float,
@@ -84,7 +192,7 @@ def duplicate_pairs(
 
 
 def near_seam(
-    shapes: npt.NDArray[np.object_], tiles: npt.NDArray[np.int64], grid: Grid, *, margin_px: float
+    shapes: npt.NDArray[np.object_], tiles: IntArray, grid: Grid, *, margin_px: float
 ) -> npt.NDArray[np.bool_]:
     """Say which nuclei reach outside their tile's write window shrunk by the margin: one of any two twins does."""
     row, column = np.divmod(tiles, max(1, grid.shape[1]))

@@ -12,13 +12,14 @@ import shapely
 import zarr
 
 from pathopan.classes import Taxonomy
-from pathopan.contours import paint
+from pathopan.contours import paint_nuclei
 from pathopan.files import atomic_path
 from pathopan.geometry import Grid, Window
 from pathopan.stitcher.ngff import PanopticArrays, Version, build_label_levels, create_panoptic, halve_labels
+from pathopan.stitcher.nuclei import MergedNuclei
 
-_BLOCK = 2048
-"""Side of the blocks that nuclei are painted in, in grid pixels: four chunks."""
+_STRIP = 512
+"""Rows that nuclei are painted in at once: a chunk."""
 
 
 def write_panoptic(
@@ -27,7 +28,7 @@ def write_panoptic(
     grid: Grid,
     taxonomy: Taxonomy,
     regions: Iterable[tuple[int, npt.NDArray[np.uint8]]],
-    nuclei: gpd.GeoDataFrame,
+    nuclei: Iterable[MergedNuclei],
     picture: tuple[npt.NDArray[np.uint8], float],
     version: Version = "0.4",
 ) -> None:
@@ -43,8 +44,8 @@ def write_panoptic(
         Names and colors of the regions.
     regions : iterable of (int, (step, step) uint8)
         Tile index and region ids of its write window, in any order.
-    nuclei : GeoDataFrame
-        ``nucleus_id`` and polygons in grid pixels.
+    nuclei : iterable of MergedNuclei
+        ``nucleus_id`` and polygons in grid pixels, part by part from top to bottom.
     picture : ((Y, X, 3) uint8, float)
         The slide at a coarse mpp, and that mpp.
     version : {"0.4", "0.5"}
@@ -61,7 +62,7 @@ def write_panoptic(
             version=version,
         )
         _write_regions(arrays.regions[0], grid, regions)
-        _paint_nuclei(arrays.nuclei[0], grid, nuclei)
+        _paint_nuclei(arrays.nuclei[0], nuclei)
         build_label_levels(arrays.regions, method="mode")
         build_label_levels(arrays.nuclei, method="nearest")
 
@@ -74,16 +75,32 @@ def _write_regions(array: zarr.Array, grid: Grid, regions: Iterable[tuple[int, n
         array[inside.slices] = region[inside.relative_to(write).slices]
 
 
-def _paint_nuclei(array: zarr.Array, grid: Grid, nuclei: gpd.GeoDataFrame) -> None:
-    """Rasterise the polygons block by block; where two touch, the lower id keeps the pixel."""
-    shapes, ids = nuclei.geometry.to_numpy(), nuclei["nucleus_id"].to_numpy()
-    tree = shapely.STRtree(shapes)
-    for block in blocks(grid.plane, _BLOCK):
-        rows = np.sort(tree.query(shapely.box(block.x, block.y, block.x1, block.y1)))
-        if len(rows):
-            pairs = zip(shapes[rows], ids[rows].tolist(), strict=True)
-            painted = paint(pairs, shape=(block.height, block.width), origin=(block.x, block.y))
-            array[block.slices] = painted.astype(np.uint32)
+def _paint_nuclei(array: zarr.Array, parts: Iterable[MergedNuclei]) -> None:
+    """Rasterise the polygons strip by strip, as they come; where two touch, the lower id keeps the pixel."""
+    height = array.shape[0]
+    waiting, top = list[gpd.GeoDataFrame](), 0
+    for part in parts:
+        waiting.append(part.nuclei)
+        while top < height and top + _STRIP <= part.settled_px:
+            waiting, top = _paint_strip(array, waiting, top)
+    while top < height:
+        waiting, top = _paint_strip(array, waiting, top)
+
+
+def _paint_strip(array: zarr.Array, waiting: list[gpd.GeoDataFrame], top: int) -> tuple[list[gpd.GeoDataFrame], int]:
+    """Paint the strip that begins at a row; give the nuclei that reach below it, and the next row."""
+    bottom = min(top + _STRIP, array.shape[0])
+    found, left = list[gpd.GeoDataFrame](), list[gpd.GeoDataFrame]()
+    for table in waiting:
+        bounds = shapely.bounds(table.geometry.to_numpy())
+        found.append(table[(bounds[:, 1] < bottom) & (bounds[:, 3] > top)])
+        left.append(table[bounds[:, 3] > bottom])
+    if any(len(table) for table in found):
+        shapes, ids = (
+            np.concatenate([table[name].to_numpy() for table in found]) for name in ("geometry", "nucleus_id")
+        )
+        array[top:bottom] = paint_nuclei(shapes, ids, shape=(bottom - top, array.shape[1]), origin=(0, top))
+    return [table for table in left if len(table)], bottom
 
 
 def blocks(plane: Window, side: int) -> Iterator[Window]:

@@ -43,7 +43,7 @@ class Recipe:
     seed: int = 0
     mpp: float = 0.5
     step_px: int = 1024  # write window of a tile
-    halo_px: int = 64
+    halo_px: int = 192  # below this, the region classes show the grid: tests/bench/seams.py
     architecture: str = "PanopticNet"
     arguments: dict[str, Any] = field(default_factory=dict)
     encoder_weights: str | None = "packaged"

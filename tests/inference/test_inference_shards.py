@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pathopan.errors import ResultError
 from pathopan.geometry import Grid
 from pathopan.inference.predict import TilePrediction
-from pathopan.inference.shards import ShardPlan, read_nuclei, read_regions, shard_path, write_shard
+from pathopan.inference.shards import ShardPlan, iter_nuclei, read_regions, shard_path, write_shard
 
 GRID = Grid(mpp=0.5, step=8, halo=2, size=(64, 8), scale_l0=(1, 1))
 
@@ -43,7 +43,7 @@ def test_what_is_written_is_read_whatever_the_size_of_shards(tmp_path, size):
     plan = ShardPlan(tuple(range(8)), size)
     for shard in reversed(range(len(plan))):
         write_shard(tmp_path, shard, [predictions[index] for index in plan.tiles(shard)])
-    nuclei = read_nuclei(tmp_path, range(len(plan)))
+    nuclei = pd.concat(iter_nuclei(tmp_path, range(len(plan))), ignore_index=True)
     expected = pd.concat([p.nuclei for p in predictions if len(p.nuclei)], ignore_index=True)
     pd.testing.assert_frame_equal(pd.DataFrame(nuclei), pd.DataFrame(expected))
     assert nuclei.crs is None
@@ -56,7 +56,7 @@ def test_what_is_written_is_read_whatever_the_size_of_shards(tmp_path, size):
 def test_shards_without_nuclei(tmp_path):
     write_shard(tmp_path, 0, [prediction(0, 0), prediction(1, 0)])
     write_shard(tmp_path, 1, [prediction(2, 0)])
-    nuclei = read_nuclei(tmp_path, [0, 1])
+    nuclei = pd.concat(iter_nuclei(tmp_path, [0, 1]), ignore_index=True)
     assert len(nuclei) == 0
     assert list(nuclei.columns) == ["class_id", "prob", "tile_index", "geometry"]
 
@@ -64,7 +64,7 @@ def test_shards_without_nuclei(tmp_path):
 def test_a_missing_shard_is_told(tmp_path):
     write_shard(tmp_path, 0, [prediction(0, 1)])
     with pytest.raises(ResultError, match=r"shards \[1, 2\] are missing; run predict again"):
-        read_nuclei(tmp_path, [0, 1, 2])
+        iter_nuclei(tmp_path, [0, 1, 2])
 
 
 def test_an_interrupted_shard_does_not_count(tmp_path, monkeypatch):

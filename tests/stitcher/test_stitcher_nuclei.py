@@ -1,5 +1,8 @@
+from itertools import pairwise
+
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from hypothesis import given
@@ -9,7 +12,7 @@ from oracle import Look, OracleRuntime, merged, predict_all
 from pathopan.datasets.synthetic import make_slide
 from pathopan.geometry import Grid, Window
 from pathopan.slide import ArraySlide, open_slide
-from pathopan.stitcher.nuclei import merge_nuclei
+from pathopan.stitcher.nuclei import merge_nuclei, merge_rows, tile_rows
 
 GRID = Grid(mpp=0.5, step=64, halo=16, size=(128, 128), scale_l0=(1, 1))
 
@@ -123,6 +126,34 @@ def test_whoever_was_dropped_has_a_better_twin(crowd):
         shared = found.geometry.intersection(row.geometry).area
         smaller = np.minimum(found.geometry.area, row.geometry.area)
         assert (shared > 0.3 * smaller).any()
+
+
+TALL = Grid(mpp=0.5, step=64, halo=24, size=(192, 320), scale_l0=(1, 1))
+
+
+@st.composite
+def columns_of_nuclei(draw: st.DrawFn) -> gpd.GeoDataFrame:
+    """Nuclei anywhere on a tall grid, each seen by those of its tiles that may own it, in the tiles' order."""
+    rows = []
+    for _ in range(draw(st.integers(0, 25))):
+        x, y = draw(st.integers(10, 180)), draw(st.integers(10, 310))
+        for tile in TALL:
+            grown = tile.write.grow(6)
+            if grown.x <= x < grown.x1 and grown.y <= y < grown.y1 and draw(st.booleans()):
+                prob = draw(st.sampled_from([0.4, 0.6, 0.9]))
+                rows.append((tile.index, prob, disc(x + draw(st.integers(-2, 2)), y, draw(st.integers(3, 11)))))
+    return table(*sorted(rows, key=lambda row: row[0]))
+
+
+@given(columns_of_nuclei(), st.integers(1, 4))
+def test_rows_of_tiles_are_merged_one_by_one_as_all_at_once(candidates, size):
+    shards = [candidates.iloc[first : first + size] for first in range(0, max(1, len(candidates)), size)]
+    parts = list(merge_rows(tile_rows(shards, TALL), TALL, margin_px=6.0))
+    whole = merge(candidates, TALL)
+    streamed = gpd.GeoDataFrame(pd.concat([part.nuclei for part in parts], ignore_index=True))
+    pd.testing.assert_frame_equal(pd.DataFrame(streamed), pd.DataFrame(whole))
+    for part, later in pairwise(parts):
+        assert not len(later.nuclei) or later.nuclei.bounds["miny"].min() >= part.settled_px
 
 
 @pytest.fixture(scope="module")

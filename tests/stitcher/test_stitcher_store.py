@@ -12,6 +12,7 @@ from pathopan.contours import paint
 from pathopan.geometry import Grid, Window
 from pathopan.stitcher import store
 from pathopan.stitcher.ngff import open_panoptic
+from pathopan.stitcher.nuclei import MergedNuclei
 from pathopan.stitcher.store import blocks, region_map, write_panoptic
 
 PICTURE = (np.full((4, 4, 3), 200, np.uint8), 8.0)
@@ -34,8 +35,8 @@ def cut(plane: np.ndarray, grid: Grid) -> list[tuple[int, np.ndarray]]:
 
 
 def stitch(path, grid, regions, found=None):
-    found = nuclei() if found is None else found
-    write_panoptic(path, grid=grid, taxonomy=BREAST, regions=regions, nuclei=found, picture=PICTURE)
+    parts = [MergedNuclei(nuclei() if found is None else found, np.inf)]
+    write_panoptic(path, grid=grid, taxonomy=BREAST, regions=regions, nuclei=parts, picture=PICTURE)
     return open_panoptic(path)
 
 
@@ -74,11 +75,16 @@ def test_where_two_touch_the_lower_id_keeps_the_pixel(tmp_path):
     assert plane[0, :10].tolist() == [1] * 6 + [2] * 3 + [0]
 
 
-def test_painting_in_blocks_changes_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("parts", [1, 4])
+def test_painting_in_strips_and_parts_changes_nothing(tmp_path, monkeypatch, parts):
     rng = np.random.default_rng(0)
-    found = nuclei(*(shapely.Point(x, y).buffer(5) for x, y in rng.uniform(0, 60, (30, 2))))
-    monkeypatch.setattr(store, "_BLOCK", 16)
-    plane = stitch(tmp_path / "p", GRID, [], found).nuclei[0][:]
+    found = nuclei(*(shapely.Point(x, y).buffer(5) for x, y in sorted(rng.uniform(0, 60, (30, 2)), key=lambda p: p[1])))
+    monkeypatch.setattr(store, "_STRIP", 16)
+    cuts = np.array_split(np.arange(len(found)), parts)
+    settled = [*(found.geometry.iloc[rows[0]].bounds[1] for rows in cuts[1:]), np.inf]
+    streamed = [MergedNuclei(found.iloc[rows], y) for rows, y in zip(cuts, settled, strict=True)]
+    write_panoptic(tmp_path / "p", grid=GRID, taxonomy=BREAST, regions=[], nuclei=streamed, picture=PICTURE)
+    plane = open_panoptic(tmp_path / "p").nuclei[0][:]
     whole = paint(zip(found.geometry, found["nucleus_id"].tolist(), strict=True), shape=(64, 96))
     np.testing.assert_array_equal(plane, whole)
 
