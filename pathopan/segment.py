@@ -117,10 +117,14 @@ class Segmenter:
 
 
 def _grid(slide: ArraySlide, bundle: Bundle) -> Grid:
-    """Lay a grid of one tile over a small image, of the bundle's tiles over a large one."""
+    """Lay a grid of one tile over a small image, of the bundle's tiles over a large one.
+
+    A single tile has no seams: its halo sees nothing but white, and a narrow one is enough.
+    """
     longest = max(slide.info.size_px(bundle.mpp))
-    step = min(bundle.step, -(-longest // 32) * 32)
-    halo = bundle.halo if (step + 2 * bundle.halo) % 32 == 0 else 64
+    if longest <= bundle.step:
+        return make_grid(slide.info, mpp=bundle.mpp, step=-(-longest // 32) * 32, halo=min(bundle.halo, 64))
+    step, halo = bundle.step, bundle.halo
     return make_grid(slide.info, mpp=bundle.mpp, step=step, halo=halo)
 
 
