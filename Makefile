@@ -35,5 +35,10 @@ docs: $(STAMP)
 pictures: demo
 	$(BIN)/python docs/make_pictures.py demo-out docs/pictures
 
+# Time and memory on large slides, built on first use in ~/.cache/pathopan-bench or $PATHOPAN_BENCH_CACHE.
+# make bench BENCH="--sides 10000 20000 40000 80000 --peers"
+bench: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m bench $(BENCH)
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

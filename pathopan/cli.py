@@ -14,7 +14,20 @@ import typer
 from pathopan import cli_batch, cli_jobs
 from pathopan.config import Format, NgffVersion, NucleusForm, load_config
 from pathopan.errors import PathopanError, SlideError
-from pathopan.options import BundleName, ConfigFile, Device, Gpus, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
+from pathopan.options import (
+    BundleName,
+    ConfigFile,
+    Device,
+    Gpus,
+    Mpp,
+    Out,
+    Paths,
+    Recursive,
+    RuntimeName,
+    Set,
+    Tissue,
+    Workers,
+)
 
 app = typer.Typer(
     name="pathopan",
@@ -75,6 +88,7 @@ def run(
     out: Out,
     bundle: BundleName = "breast-he-1",
     device: Device = "auto",
+    runtime: RuntimeName = None,
     slide_mpp: Mpp = None,
     tissue: Tissue = None,
     workers: Workers = 2,
@@ -97,7 +111,9 @@ def run(
     from pathopan.manifest import find_slides
 
     entries = find_slides(paths, recursive=recursive, slide_mpp=slide_mpp)
-    settings = load_config(config, overrides=[*set_, *_export_settings(nuclei, ngff, anonymous=anonymous)])
+    chosen = [f"inference.runtime={runtime}"] if runtime else []
+    exported = _export_settings(nuclei, ngff, anonymous=anonymous)
+    settings = load_config(config, overrides=[*set_, *chosen, *exported])
     if dry_run:
         typer.echo("\n".join(f"{entry.slide_id}\t{entry.path}\t{entry.mpp or 'mpp from file'}" for entry in entries))
         return

@@ -11,6 +11,9 @@ Paths = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; a second run goes on with it.")]
 BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Name or folder of the network's bundle.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+RuntimeName = Annotated[
+    str | None, typer.Option("--runtime", help="auto, torch or openvino: who executes the network on a CPU.")
+]
 Mpp = Annotated[
     float | None, typer.Option("--slide-mpp", help="Micrometres per level-0 pixel, for slides that do not say.")
 ]

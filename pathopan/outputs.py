@@ -27,6 +27,9 @@ from pathopan.tables import nuclei_schema
 ORIGINAL = "score.original.json"
 """In a slide's folder while a person's regions are in force: the score of the network's regions, same settings."""
 
+_OF_ONE_CALL = ("started", "command", "cpus", "workers")
+"""What ``run.json`` tells of one call, and no result depends on: a slide's page is the same without it."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -108,7 +111,7 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
     edit = load_edit(place.folder, record, taxonomy=taxonomy)
     page = slide_page(
         result,
-        run=run,
+        run={name: value for name, value in run.items() if name not in _OF_ONE_CALL},
         definitions=definitions(taxonomy),
         field_densities=_field_densities(result.score),
         annotations=edit.annotations if edit else (),

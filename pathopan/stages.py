@@ -22,7 +22,7 @@ from pathopan.errors import ConfigError, UnreadableSlide
 from pathopan.export.parquet_parts import GeoParquetWriter
 from pathopan.files import atomic_path, remove, shown
 from pathopan.geometry import Grid, l0_from_px
-from pathopan.inference.predict import DecodeTask, predict_tiles
+from pathopan.inference.predict import DecodeTask, decode_margin_px, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.inference.shards import ShardPlan, iter_nuclei, read_regions, shard_path, write_shard
 from pathopan.manifest import SlideEntry
@@ -85,7 +85,9 @@ class Engine:
             return self.given
         bundle, net = load_bundle(self.name)
         config = self.config
-        return open_runtime(net, bundle, device=self.place, runtime=config.runtime, precision=config.precision)
+        crop = max(0, bundle.halo - decode_margin_px(bundle.mpp))
+        chosen = {"device": self.place, "runtime": config.runtime, "precision": config.precision}
+        return open_runtime(net, bundle, crop=crop, **chosen)
 
 
 @dataclass(frozen=True)

@@ -141,16 +141,21 @@ def decode_tile(tile: Tile, image: Rgb, maps: TileMaps, *, task: DecodeTask) -> 
     Only the write window and what nuclei at its border need around it are looked at: the rest of the halo was context
     for the network.
     """
-    seen = tile.write.grow(round(DECODE_MARGIN_UM / task.grid.mpp)).intersect(tile.read)
-    return TilePrediction(tile, _regions(tile, image, maps, task), _nuclei(tile, seen, image, maps, task))
+    shown = tile.write.grow((maps.region.shape[0] - tile.write.height) // 2)
+    return TilePrediction(tile, _regions(tile, shown, image, maps, task), _nuclei(tile, shown, image, maps, task))
 
 
-def _regions(tile: Tile, image: Rgb, maps: TileMaps, task: DecodeTask) -> npt.NDArray[np.uint8]:
+def decode_margin_px(mpp: float) -> int:
+    """Pixels around the write window that decoding needs maps of."""
+    return round(DECODE_MARGIN_UM / mpp)
+
+
+def _regions(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: DecodeTask) -> npt.NDArray[np.uint8]:
     """Give the region ids of the write window; 0 outside tissue."""
     mpp, kinds = task.grid.mpp, task.taxonomy
     ids = np.zeros(256, np.uint8)
     ids[: len(kinds.regions)] = [kind.id for kind in kinds.regions]
-    region = ids[maps.region[tile.write.relative_to(tile.read).slices]]
+    region = ids[maps.region[tile.write.relative_to(shown).slices]]
     around = tile.write.grow(math.ceil(GLASS_REACH_UM / mpp)).intersect(tile.read)
     glass = find_glass(image[around.relative_to(tile.read).slices], mpp=mpp, glass_level=task.tissue.glass_level)
     for background in kinds.region_ids("background")[:1]:
@@ -160,9 +165,10 @@ def _regions(tile: Tile, image: Rgb, maps: TileMaps, task: DecodeTask) -> npt.ND
     return region
 
 
-def _nuclei(tile: Tile, seen: Window, image: Rgb, maps: TileMaps, task: DecodeTask) -> gpd.GeoDataFrame:
-    """Decode a part of the read window, keep the nuclei that this tile may own, outline and measure them."""
-    inner = seen.relative_to(tile.read)
+def _nuclei(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: DecodeTask) -> gpd.GeoDataFrame:
+    """Decode the middle of the read window, keep the nuclei that this tile may own, outline and measure them."""
+    seen = tile.write.grow(decode_margin_px(task.grid.mpp)).intersect(shown)
+    inner = seen.relative_to(shown)
     centre, foreground, *offset = (np.ascontiguousarray(plane[inner.slices]) for plane in maps.shape)
     found = decode_pixels(centre, foreground, np.stack(offset), rules=task.rules)
     row, column = np.divmod(found.pixels, inner.width)
@@ -173,7 +179,8 @@ def _nuclei(tile: Tile, seen: Window, image: Rgb, maps: TileMaps, task: DecodeTa
     owner, pixels = number[found.owner[mine]], found.pixels[mine]
     labels = Decoded(pixels, (owner + 1).astype(np.int32), found.prob).labels((inner.height, inner.width))
     _, polygons = nucleus_polygons(labels)
-    at = (row[mine] + inner.y) * tile.read.width + column[mine] + inner.x
+    at = (row[mine] + inner.y) * shown.width + column[mine] + inner.x
+    pixel = image[row[mine] + (seen.y - tile.read.y), column[mine] + (seen.x - tile.read.x)]
     area = np.bincount(owner, minlength=len(ids))
 
     def mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -188,7 +195,7 @@ def _nuclei(tile: Tile, seen: Window, image: Rgb, maps: TileMaps, task: DecodeTa
             "class_id": class_ids[probs.argmax(axis=1)] if len(ids) else class_ids[:0],
             "prob": _calibrated_nucleus(found.prob[ids].astype(np.float64), task.rules),
             "tile_index": np.full(len(ids), tile.index, dtype=np.int64),
-            "hematoxylin_mean": mean(hematoxylin_density(image.reshape(-1, 3)[at])),
+            "hematoxylin_mean": mean(hematoxylin_density(pixel)),
             **{f"prob_{kind.name}": probs[:, i] for i, kind in enumerate(kinds)},
         },
         geometry=shapely.transform(polygons, lambda xy: xy + np.array([seen.x, seen.y])),

@@ -1,14 +1,17 @@
 """Who executes the network: torch (CUDA or CPU) or OpenVINO (CPU), behind one small protocol.
 
-On a CPU a batch is run one tile at a time, with a fixed number of threads: batching gains nothing there, and so the
-result cannot depend on the batch size.
+A batch is run one tile at a time: a tile of two megapixels fills a device, and so the result cannot depend on the batch
+size. Two tiles are in flight, so that one computes while the other is fed and fetched.
+
+In float32 the runtimes agree to 2e-3 in class probabilities and 5e-3 in shape maps, and call another region class on
+fewer than 0.1 % of pixels. bfloat16, which is chosen where the hardware has it, rounds every layer to 8 bits.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +24,7 @@ from pathopan.network.model import InferenceNet
 
 
 class TileMaps(NamedTuple):
-    """What the network says of one read window."""
+    """What the network says of one read window, or of its middle: without the context that every pixel there had."""
 
     region: npt.NDArray[np.uint8]  # (H, W) region channel, 0-based
     nucleus: npt.NDArray[np.float32]  # (N, H, W) probability of each class, given a nucleus
@@ -41,33 +44,46 @@ class Runtime(Protocol):
 
 
 class TorchRuntime:
-    """torch on CUDA or CPU."""
+    """torch on CUDA or CPU. On CUDA each of two threads has a stream, pinned memory both ways, and copies overlap."""
 
     name = "torch"
 
-    def __init__(self, net: nn.Module, bundle: Bundle, *, device: str, precision: str) -> None:
+    def __init__(self, net: nn.Module, bundle: Bundle, *, device: str, precision: str, crop: int = 0) -> None:
         self.device = device.partition(":")[0]
         self.precision = _torch_precision(self.device, precision)
-        self.streams = 1
-        self._place = device
-        self._net = InferenceNet(net, bundle.mean, bundle.std).eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.streams = 1 if self.device == "cpu" else 2
+        self._place = torch.device(device)
+        wrapped = InferenceNet(net, bundle.mean, bundle.std, crop=crop).eval()
+        self._net = wrapped.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._local = threading.local()
 
     def run(self, image_BHW3: npt.NDArray[np.uint8]) -> list[TileMaps]:
         """Look at a batch of read windows."""
-        images = torch.from_numpy(image_BHW3)
-        if self.device == "cpu":
-            return [maps for image in images for maps in self._forward(image[None])]
-        return self._forward(images)
+        look = self._forward if self.device == "cpu" else self._forward_cuda
+        return [TileMaps(*(part[0] for part in look(image[None]))) for image in torch.from_numpy(image_BHW3)]
 
-    def _forward(self, image_BHW3: torch.Tensor) -> list[TileMaps]:
-        image_BHW3 = image_BHW3.to(self._place, non_blocking=True)
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"),
-        ):
-            region, nucleus, shape = self._net(image_BHW3)
-        parts = (region.cpu().numpy(), nucleus.float().cpu().numpy(), shape.float().cpu().numpy())
-        return [TileMaps(*maps) for maps in zip(*parts, strict=True)]
+    def _forward(self, image_1HW3: torch.Tensor) -> list[npt.NDArray[Any]]:
+        region, nucleus, shape = self._compute(image_1HW3)
+        return [region.cpu().numpy(), nucleus.float().cpu().numpy(), shape.float().cpu().numpy()]
+
+    def _forward_cuda(self, image_1HW3: torch.Tensor) -> list[npt.NDArray[Any]]:
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self._place)
+        stream: torch.cuda.Stream = self._local.stream
+        with torch.cuda.stream(stream):
+            region, nucleus, shape = self._compute(image_1HW3.pin_memory().to(self._place, non_blocking=True))
+            found = [region, nucleus.float(), shape.float()]
+            pinned = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in found]
+            for here, there in zip(pinned, found, strict=True):
+                here.copy_(there, non_blocking=True)
+        stream.synchronize()
+        return [part.numpy() for part in pinned]
+
+    def _compute(self, image_1HW3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        half = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device, dtype=torch.bfloat16, enabled=half):
+            region, nucleus, shape = self._net(image_1HW3)
+        return region, nucleus, shape
 
 
 def _torch_precision(device: str, precision: str) -> str:
@@ -83,15 +99,18 @@ class OpenVinoRuntime:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, net: nn.Module, bundle: Bundle, *, precision: str) -> None:
+    def __init__(self, net: nn.Module, bundle: Bundle, *, precision: str, crop: int = 0) -> None:
         import openvino
 
         side = bundle.step + 2 * bundle.halo
-        example = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)  # tracing is quicker on a small one; no shape is kept
+        small = 64 + 2 * -(-crop // 32) * 32  # tracing is quicker on a small one; no shape is kept
+        example = torch.zeros((1, small, small, 3), dtype=torch.uint8)
         with warnings.catch_warnings():  # torch announces what comes after tracing, and openvino traces
             warnings.simplefilter("ignore")
             converted = openvino.convert_model(
-                InferenceNet(net, bundle.mean, bundle.std).eval(), example_input=example, input=[(1, side, side, 3)]
+                InferenceNet(net, bundle.mean, bundle.std, crop=crop).eval(),
+                example_input=example,
+                input=[(1, side, side, 3)],
             )
         self.streams = 2
         settings = {"NUM_STREAMS": str(self.streams), "PERFORMANCE_HINT": "THROUGHPUT"}
@@ -115,7 +134,13 @@ class OpenVinoRuntime:
 
 
 def open_runtime(
-    net: nn.Module, bundle: Bundle, *, device: str = "auto", runtime: str = "auto", precision: str = "auto"
+    net: nn.Module,
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    precision: str = "auto",
+    crop: int = 0,
 ) -> Runtime:
     """Choose who executes the network.
 
@@ -131,6 +156,8 @@ def open_runtime(
         ``auto`` (torch on CUDA; on a CPU OpenVINO where installed), ``torch`` or ``openvino``.
     precision : str
         ``auto`` (bfloat16 where the hardware has it), ``float32`` or ``bfloat16``.
+    crop : int
+        Pixels at each side of a read window that maps are not wanted of.
 
     Raises
     ------
@@ -152,11 +179,11 @@ def open_runtime(
     if device == "auto":
         kind = device = "cuda" if torch.cuda.is_available() and runtime != "openvino" else "cpu"
     if runtime == "torch" or kind == "cuda":
-        return TorchRuntime(net, bundle, device=device, precision=precision)
+        return TorchRuntime(net, bundle, device=device, precision=precision, crop=crop)
     try:
-        return OpenVinoRuntime(net, bundle, precision=precision)
+        return OpenVinoRuntime(net, bundle, precision=precision, crop=crop)
     except ImportError as error:
         if runtime == "auto":
-            return TorchRuntime(net, bundle, device=device, precision=precision)
+            return TorchRuntime(net, bundle, device=device, precision=precision, crop=crop)
         msg = "runtime 'openvino' was asked for and is not installed: pip install openvino"
         raise RuntimeUnavailable(msg) from error

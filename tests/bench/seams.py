@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,19 +20,20 @@ import shapely
 
 from pathopan.geometry import Grid
 from pathopan.inference.predict import DecodeTask, predict_tiles
-from pathopan.inference.runtime import open_runtime
-from pathopan.network.bundle import DEFAULT_BUNDLE, load_bundle
+from pathopan.inference.runtime import Runtime, open_runtime
+from pathopan.network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from pathopan.objects import find_objects
 from pathopan.scores import score_slide
-from pathopan.slide import open_slide
+from pathopan.slide import Slide, open_slide
 from pathopan.stages import to_level_0
 from pathopan.stitcher.ngff import halve_labels
 from pathopan.stitcher.nuclei import merge_nuclei
 from pathopan.tiler.grid import make_grid
 from pathopan.tiler.select import select_tiles
-from pathopan.tiler.tissue import find_tissue
+from pathopan.tiler.tissue import TissueMask, find_tissue
 
 SEAM_MARGIN_UM = 3.0
+FEWEST = 500  # nuclei of a compartment whose density can tell one per cent
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Seen:
     grid: Grid
     region: np.ndarray  # (Y, X) uint8
     nuclei: gpd.GeoDataFrame
-    densities: dict[str, float]  # nuclei per mm2 by compartment
+    densities: dict[str, tuple[int, float]]  # nuclei, and nuclei per mm2, by compartment
 
     @property
     def worst_overlap(self) -> float:
@@ -53,29 +56,45 @@ class Seen:
 
 
 class Looker:
-    """Looks at one slide on any grid."""
+    """Looks at one slide on any grid.
 
-    def __init__(self, path: Path, *, slide_mpp: float | None, bundle: str, precision: str, workers: int) -> None:
-        self.description, self.net = load_bundle(bundle)
-        self.path, self.slide_mpp, self.precision, self.workers = path, slide_mpp, precision, workers
+    Parameters
+    ----------
+    open_reader : callable
+        Opens the slide.
+    bundle : Bundle
+        Its classes and thresholds.
+    open_runtime : callable
+        Gives who executes the network, for the bundle with another step and halo.
+    everywhere : bool
+        Take all of the slide for tissue.
+    """
+
+    def __init__(
+        self,
+        open_reader: Callable[[], Slide],
+        bundle: Bundle,
+        open_runtime: Callable[[Bundle], Runtime],
+        *,
+        everywhere: bool = False,
+        workers: int = 2,
+    ) -> None:
+        self.description, self.open, self._runtime, self._workers = bundle, open_reader, open_runtime, workers
         with self.open() as slide:
-            self.info, self.tissue = slide.info, find_tissue(slide)
-
-    def open(self):
-        return open_slide(self.path, slide_id="seams", slide_mpp=self.slide_mpp)
+            self.info = slide.info
+            longest = max(slide.info.size_px(bundle.mpp)) * bundle.mpp
+            all_of_it = TissueMask(np.ones((1, 1), bool), mpp=longest + 1)
+            self.tissue = all_of_it if everywhere else find_tissue(slide)
 
     def look(self, step: int, halo: int, offset: int = 0) -> Seen:
-        from dataclasses import replace
-
         bundle = replace(self.description, step=step, halo=halo)
-        runtime = open_runtime(self.net, bundle, device="cpu", precision=self.precision)
         grid = make_grid(self.info, mpp=bundle.mpp, step=step, halo=halo, offset=(offset, offset))
         margin = SEAM_MARGIN_UM / grid.mpp
         task = DecodeTask(grid, bundle.taxonomy, self.tissue, bundle.decode, seam_margin_px=margin)
         region = np.zeros((grid.size[1], grid.size[0]), np.uint8)
         tables = []
         tiles = [grid.tile(int(i)) for i in select_tiles(grid, self.tissue)["tile_index"]]
-        for seen in predict_tiles(self.open, runtime, tiles, task=task, workers=self.workers):
+        for seen in predict_tiles(self.open, self._runtime(bundle), tiles, task=task, workers=self._workers):
             inside = seen.tile.write.intersect(grid.plane)
             region[inside.slices] = seen.region[inside.relative_to(seen.tile.write).slices]
             tables.append(seen.nuclei)
@@ -83,35 +102,35 @@ class Looker:
         nuclei = merge_nuclei(table, grid, margin_px=margin)
         return Seen(grid, region, nuclei, self._densities(grid, region, nuclei))
 
-    def _densities(self, grid: Grid, region: np.ndarray, nuclei: gpd.GeoDataFrame) -> dict[str, float]:
+    def _densities(self, grid: Grid, region: np.ndarray, nuclei: gpd.GeoDataFrame) -> dict[str, tuple[int, float]]:
         coarse = halve_labels(halve_labels(region, method="mode"), method="mode")
         scale = tuple(4 * s for s in grid.scale_l0)
         objects = find_objects(
             coarse, to_level_0(nuclei, grid), taxonomy=self.description.taxonomy, mpp=4 * grid.mpp, scale_l0=scale
         )
         parts = score_slide(objects, slide_id="seams").to_dict()["compartments"]
-        found = {}
-        for name, part in parts.items():
-            if part["area_mm2"] >= 0.05:
-                count = sum(part[key] for key in part if key.startswith("n_") and key[2:] in self._kinds)
-                found[name] = count / part["area_mm2"]
-        return found
-
-    @property
-    def _kinds(self) -> set[str]:
-        return {kind.name for kind in self.description.taxonomy.nuclei}
+        kinds = {f"n_{kind.name}" for kind in self.description.taxonomy.nuclei}
+        counts = {name: sum(part[key] for key in kinds) for name, part in parts.items()}
+        return {
+            name: (counts[name], counts[name] / part["area_mm2"]) for name, part in parts.items() if part["area_mm2"]
+        }
 
 
 def compare(first: Seen, second: Seen) -> dict[str, float]:
     """Per cent by which two grids differ."""
     both = (first.region > 0) & (second.region > 0)
-    density = max(
-        (abs(second.densities[n] / d - 1) for n, d in first.densities.items() if d and n in second.densities), default=0
-    )
+    alike = [
+        (first.densities[name][0], abs(second.densities[name][1] / density - 1))
+        for name, (count, density) in first.densities.items()
+        if count >= FEWEST and name in second.densities
+    ]
     return {
         "region_percent": 100 * float((first.region != second.region)[both].mean()),
         "nuclei_percent": 100 * abs(len(second.nuclei) / max(1, len(first.nuclei)) - 1),
-        "density_percent": 100 * density,
+        "density_percent": 100 * max((differs for _, differs in alike), default=0.0),
+        "pooled_density_percent": 100 * float(np.average([d for _, d in alike], weights=[n for n, _ in alike]))
+        if alike
+        else 0.0,
     }
 
 
@@ -127,9 +146,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args(arguments)
     say = sys.stdout.write
+    description, net = load_bundle(asked.bundle)
     for path in asked.slides:
-        mpp = asked.slide_mpp
-        looker = Looker(path, slide_mpp=mpp, bundle=asked.bundle, precision=asked.precision, workers=asked.workers)
+        looker = Looker(
+            partial(open_slide, path, slide_id="seams", slide_mpp=asked.slide_mpp),
+            description,
+            lambda bundle: open_runtime(net, bundle, device="cpu", precision=asked.precision),
+            workers=asked.workers,
+        )
         for halo in asked.halos:
             grids = [(step, offset) for step in asked.steps for offset in (0, round(step / 96) * 32)]
             seen = [looker.look(step, halo, offset) for step, offset in grids]
