@@ -111,7 +111,8 @@ def test_maps_of_the_middle_of_the_read_window_are_enough(reader, serial):
     _, found = predict_all(reader, Middle(), Look())
     for one, other in zip(found, serial[1], strict=True):
         np.testing.assert_array_equal(one.region, other.region)
-        assert one.nuclei.equals(other.nuclei)
+        assert one.nuclei.drop(columns="geometry").equals(other.nuclei.drop(columns="geometry"))
+        assert one.nuclei.geom_equals_exact(other.nuclei.geometry, 1e-6).all()
 
 
 def test_each_thread_has_a_handle_of_its_own_and_all_are_closed(reader):
