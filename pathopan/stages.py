@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -320,7 +321,8 @@ def stitch_slide(job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord)
     arrays = open_panoptic(path)
     coarse = min(range(len(arrays.regions)), key=lambda i: abs(arrays.label_mpp * 2**i - config.objects.region_mpp))
     audit = nuclei.seams.result(arrays.regions[coarse], arrays.label_mpp * 2**coarse)
-    notes = {"nuclei": nuclei.kept, "duplicates": nuclei.seen - nuclei.kept, "seam_audit": audit.to_dict()}
+    kept, seen = nuclei.counts["nuclei"], nuclei.counts["candidates"]
+    notes = {"nuclei": kept, "duplicates": seen - kept, "seam_audit": audit.to_dict()}
     record.finish("stitch", job.prints["stitch"], seconds=time.monotonic() - started, notes=notes)
     remove(job.folder / "shards")
 
@@ -332,7 +334,7 @@ class _Nuclei:
         self._job, self._grid, self._table = job, tiling.grid, table
         self._um_per_px = tiling.info.mpp_l0
         self.seams = SeamCounter(tiling.grid)
-        self.seen = self.kept = 0
+        self.counts = Counter[str]()
 
     def merged(self, plan: ShardPlan) -> Iterator[MergedNuclei]:
         """Give them part by part."""
@@ -340,14 +342,14 @@ class _Nuclei:
         rows = tile_rows(self._candidates(plan), grid)
         margin = config.seam_margin_um / grid.mpp
         for part in merge_rows(rows, grid, margin_px=margin, max_overlap=config.max_overlap):
-            self.kept += len(part.nuclei)
+            self.counts["nuclei"] += len(part.nuclei)
             self._note(part.nuclei)
             yield part
 
     def _candidates(self, plan: ShardPlan) -> Iterator[gpd.GeoDataFrame]:
         yield _no_candidates(self._job.taxonomy)
         for table in iter_nuclei(shard_folder(self._job), range(len(plan))):
-            self.seen += len(table)
+            self.counts["candidates"] += len(table)
             yield table
 
     def _note(self, nuclei: gpd.GeoDataFrame) -> None:

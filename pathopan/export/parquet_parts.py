@@ -50,12 +50,13 @@ class GeoParquetWriter:
         """Remember where to; nothing is written yet."""
         self._path, self._schema = path, schema
         self._stack = ExitStack()
-        self._writer: pq.ParquetWriter | None = None
-        self._low, self._high = np.full(2, np.inf), np.full(2, -np.inf)
+        self._temporary: list[Path] = []
+        self._writer: list[pq.ParquetWriter] = []  # opened by the first rows, whose types it takes
+        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
 
     def __enter__(self) -> Self:
         """Begin a temporary file beside the target."""
-        self._temporary = self._stack.enter_context(atomic_path(self._path))
+        self._temporary.append(self._stack.enter_context(atomic_path(self._path)))
         return self
 
     def write(self, table: gpd.GeoDataFrame) -> None:
@@ -78,27 +79,27 @@ class GeoParquetWriter:
         extra = [name for name in table.column_names if name not in (*known, _COVERING)]
         table = table.select([*known, *extra, _COVERING]).replace_schema_metadata(None)
         table = table.cast(pa.schema([(field.name, known.get(field.name, field.type)) for field in table.schema]))
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._temporary, table.schema, compression="zstd")
+        if not self._writer:
+            self._writer.append(pq.ParquetWriter(self._temporary[-1], table.schema, compression="zstd"))
         if len(table):
-            corners = [np.asarray(part) for part in table[_COVERING].combine_chunks().flatten()]
-            self._low = np.minimum(self._low, [corners[0].min(), corners[1].min()])
-            self._high = np.maximum(self._high, [corners[2].max(), corners[3].max()])
-        self._writer.write_table(table, row_group_size=PART_ROWS)
+            x0, y0, x1, y1 = (np.asarray(part) for part in table[_COVERING].combine_chunks().flatten())
+            self._bounds[:2] = np.minimum(self._bounds[:2], [x0.min(), y0.min()])
+            self._bounds[2:] = np.maximum(self._bounds[2:], [x1.max(), y1.max()])
+        self._writer[-1].write_table(table, row_group_size=PART_ROWS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish the file and rename it into place; after an error nothing is left of it."""
-        if self._writer is not None:
+        for writer in self._writer:
             if kind is None:
-                self._writer.add_key_value_metadata({"geo": json.dumps(self._described())})
-            self._writer.close()
+                writer.add_key_value_metadata({"geo": json.dumps(self._described())})
+            writer.close()
         self._stack.__exit__(kind, error, trace)
 
     def _described(self) -> dict[str, Any]:
         """Give the metadata that make a Parquet file GeoParquet; pixels have no coordinate system."""
-        bounds = [*self._low.tolist(), *self._high.tolist()]
+        bounds = self._bounds.tolist()
         column = {
             "encoding": "WKB",
             "crs": None,
@@ -123,8 +124,8 @@ def iter_arrow(path: Path) -> Iterator[pa.Table]:
     """
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=PART_ROWS):
-                yield pa.Table.from_batches([batch])
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         state = "cannot be read" if path.exists() else "is missing"
         msg = f"{path} {state}: run this slide again, or restore the file ({type(error).__name__}: {error})"

@@ -98,60 +98,69 @@ def merge_rows(
     MergedNuclei
         What no later row of tiles can change any more, for each row.
     """
-    merger = _Merger(grid, margin_px, max_overlap)
+    held = _Held()
     source = iter(rows)
     _, here = next(source)
     for row, below in chain(source, [(None, None)]):
-        yield merger.add(here, next_row=row)
+        merged, held = _merge_row(held, here, grid, next_row=row, margin_px=margin_px, max_overlap=max_overlap)
+        yield merged
         here = below
 
 
-class _Merger:
-    """Holds what may still change: candidates that a later row may see too, and nuclei that later ones may precede."""
+@dataclass(frozen=True)
+class _Held:
+    """What may still change after a row of tiles."""
 
-    def __init__(self, grid: Grid, margin_px: float, max_overlap: float) -> None:
-        self._grid, self._margin, self._max_overlap = grid, margin_px, max_overlap
-        self._open: list[gpd.GeoDataFrame] = []
-        self._ready: list[gpd.GeoDataFrame] = []
-        self._count = 0
+    waiting: tuple[gpd.GeoDataFrame, ...] = ()  # candidates that later rows may have seen too
+    ready: tuple[gpd.GeoDataFrame, ...] = ()  # nuclei that those of later rows may precede
+    count: int = 0  # nuclei that are final
 
-    def add(self, candidates: gpd.GeoDataFrame, *, next_row: int | None) -> MergedNuclei:
-        """Take a row of tiles, the next of which is known, and give what is final."""
-        top = np.inf if next_row is None else float(next_row * self._grid.step - self._grid.offset[1])
-        reach, least_y = top - self._grid.halo, top - self._margin  # of anything that the rows from there on can hold
-        pool = _joined([*self._open, candidates])
-        keep, is_open = self._judge(pool, reach)
-        self._open = [pool[is_open]]
-        ready = _joined([*self._ready, pool[keep & ~is_open]])
-        if is_open.any():
-            least_y = min(least_y, float(_centroids(self._open[0])[1].min()))
-        x, y = _centroids(ready)
-        order = np.lexsort((ready["tile_index"], -ready["prob"].to_numpy(), x, y))
-        final = order[y[order] < least_y]
-        self._ready = [ready[y >= least_y]]
-        merged = ready.iloc[final].reset_index(drop=True)
-        merged.insert(0, "nucleus_id", np.arange(1, len(merged) + 1, dtype=np.int64) + self._count)
-        self._count += len(merged)
-        tops = [shapely.bounds(part.geometry.to_numpy())[:, 1] for part in (*self._open, *self._ready)]
-        return MergedNuclei(merged, float(min([reach, *(t.min() for t in tops if len(t))])))
 
-    def _judge(self, pool: gpd.GeoDataFrame, reach: float) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Say which candidates stay, and which cannot be judged yet: they or their twins reach into later rows."""
-        x, y = _centroids(pool)
-        order = np.lexsort((x, y, pool["tile_index"], -pool["prob"].to_numpy()))
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        pairs = duplicate_pairs(pool, self._grid, rank, margin_px=self._margin, max_overlap=self._max_overlap)
-        keep = np.ones(len(pool), dtype=bool)
-        for better, worse in pairs:
-            if keep[better]:
-                keep[worse] = False
-        left, right = np.array(pairs, np.int64).reshape(-1, 2).T
-        graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(pool), len(pool)))
-        count, group = connected_components(graph, directed=False)
-        waits = np.zeros(count, bool)
-        waits[group[shapely.bounds(pool.geometry.to_numpy())[:, 3] > reach]] = True
-        return keep, waits[group]
+def _merge_row(
+    held: _Held,
+    candidates: gpd.GeoDataFrame,
+    grid: Grid,
+    *,
+    next_row: int | None,
+    margin_px: float,
+    max_overlap: float,
+) -> tuple[MergedNuclei, _Held]:
+    """Take a row of tiles, the next of which is known, and give what is final."""
+    top = np.inf if next_row is None else float(next_row * grid.step - grid.offset[1])
+    reach, least_y = top - grid.halo, top - margin_px  # of anything that the rows from there on can hold
+    pool = _joined([*held.waiting, candidates])
+    keep, waits = _judge(pool, grid, reach, margin_px=margin_px, max_overlap=max_overlap)
+    waiting, ready = pool[waits], _joined([*held.ready, pool[keep & ~waits]])
+    if len(waiting):
+        least_y = min(least_y, float(_centroids(waiting)[1].min()))
+    x, y = _centroids(ready)
+    order = np.lexsort((ready["tile_index"], -ready["prob"].to_numpy(), x, y))
+    merged = ready.iloc[order[y[order] < least_y]].reset_index(drop=True)
+    merged.insert(0, "nucleus_id", np.arange(1, len(merged) + 1, dtype=np.int64) + held.count)
+    after = _Held((waiting,), (ready[y >= least_y],), held.count + len(merged))
+    tops = [shapely.bounds(part.geometry.to_numpy())[:, 1] for part in (*after.waiting, *after.ready)]
+    return MergedNuclei(merged, float(min([reach, *(t.min() for t in tops if len(t))]))), after
+
+
+def _judge(
+    pool: gpd.GeoDataFrame, grid: Grid, reach: float, *, margin_px: float, max_overlap: float
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Say which candidates stay, and which cannot be judged yet: they or their twins reach into later rows."""
+    x, y = _centroids(pool)
+    order = np.lexsort((x, y, pool["tile_index"], -pool["prob"].to_numpy()))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    pairs = duplicate_pairs(pool, grid, rank, margin_px=margin_px, max_overlap=max_overlap)
+    keep = np.ones(len(pool), dtype=bool)
+    for better, worse in pairs:
+        if keep[better]:
+            keep[worse] = False
+    left, right = np.array(pairs, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(len(pool), len(pool)))
+    count, group = connected_components(graph, directed=False)
+    late = np.zeros(count, bool)
+    late[group[shapely.bounds(pool.geometry.to_numpy())[:, 3] > reach]] = True
+    return keep, late[group]
 
 
 def _joined(tables: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
