@@ -34,6 +34,20 @@ _TYPES: Mapping[Kind, pa.DataType] = {
     "geometry": pa.binary(),
 }
 
+_GEO = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {
+        "geometry": {
+            "encoding": "WKB",
+            "crs": None,
+            "geometry_types": ["Polygon"],
+            "covering": {_COVERING: {corner: [_COVERING, corner] for corner in _CORNERS}},
+        }
+    },
+}
+"""What makes a Parquet file GeoParquet; pixels have no coordinate system."""
+
 
 class GeoParquetWriter:
     """Writes polygons in level-0 pixels with a bounding box per row; the file appears when its block ends well.
@@ -52,7 +66,6 @@ class GeoParquetWriter:
         self._stack = ExitStack()
         self._temporary: list[Path] = []
         self._writer: list[pq.ParquetWriter] = []  # opened by the first rows, whose types it takes
-        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
 
     def __enter__(self) -> Self:
         """Begin a temporary file beside the target."""
@@ -80,11 +93,8 @@ class GeoParquetWriter:
         table = table.select([*known, *extra, _COVERING]).replace_schema_metadata(None)
         table = table.cast(pa.schema([(field.name, known.get(field.name, field.type)) for field in table.schema]))
         if not self._writer:
-            self._writer.append(pq.ParquetWriter(self._temporary[-1], table.schema, compression="zstd"))
-        if len(table):
-            x0, y0, x1, y1 = (np.asarray(part) for part in table[_COVERING].combine_chunks().flatten())
-            self._bounds[:2] = np.minimum(self._bounds[:2], [x0.min(), y0.min()])
-            self._bounds[2:] = np.maximum(self._bounds[2:], [x1.max(), y1.max()])
+            schema = table.schema.with_metadata({"geo": json.dumps(_GEO)})
+            self._writer.append(pq.ParquetWriter(self._temporary[-1], schema, compression="zstd"))
         self._writer[-1].write_table(table, row_group_size=PART_ROWS)
 
     def __exit__(
@@ -92,22 +102,8 @@ class GeoParquetWriter:
     ) -> None:
         """Finish the file and rename it into place; after an error nothing is left of it."""
         for writer in self._writer:
-            if kind is None:
-                writer.add_key_value_metadata({"geo": json.dumps(self._described())})
             writer.close()
         self._stack.__exit__(kind, error, trace)
-
-    def _described(self) -> dict[str, Any]:
-        """Give the metadata that make a Parquet file GeoParquet; pixels have no coordinate system."""
-        bounds = self._bounds.tolist()
-        column = {
-            "encoding": "WKB",
-            "crs": None,
-            "geometry_types": ["Polygon"],
-            **({"bbox": bounds} if np.isfinite(bounds).all() else {}),
-            "covering": {_COVERING: {corner: [_COVERING, corner] for corner in _CORNERS}},
-        }
-        return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
 def _boxes(bounds: npt.NDArray[np.float64]) -> pa.StructArray:
