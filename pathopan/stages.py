@@ -25,7 +25,7 @@ from pathopan.files import atomic_path, remove, shown
 from pathopan.geometry import Grid, l0_from_px
 from pathopan.inference.predict import DecodeTask, decode_margin_px, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
-from pathopan.inference.shards import ShardPlan, iter_nuclei, read_regions, shard_path, write_shard
+from pathopan.inference.shards import ShardPlan, iter_nuclei, read_regions, require_shards, shard_path, write_shard
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import Bundle, load_bundle, read_bundle
 from pathopan.objects import measure_nuclei
@@ -304,6 +304,7 @@ def stitch_slide(job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord)
     """Merge the tiles, row by row; writes ``panoptic.ome.zarr`` and ``detections.parquet`` (level-0 pixels)."""
     started = time.monotonic()
     grid, config, path = tiling.grid, job.config, job.folder / "panoptic.ome.zarr"
+    require_shards(shard_folder(job), range(len(plan)))
     with job.open() as slide:
         picture = read_overview(slide, config.export.image_mpp)
     version: Version = "0.4" if config.export.ngff == "0.4" else "0.5"

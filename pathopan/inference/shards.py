@@ -66,18 +66,22 @@ def write_shard(folder: Path, shard: int, predictions: Sequence[TilePrediction])
         nuclei.to_parquet(temporary, compression="zstd")
 
 
-def iter_nuclei(folder: Path, shards: Sequence[int]) -> Iterator[gpd.GeoDataFrame]:
-    """Read the nuclei of shards, one after the other.
+def require_shards(folder: Path, shards: Sequence[int]) -> None:
+    """Refuse to go on without some shards.
 
     Raises
     ------
     ResultError
-        If a shard is missing; before any is read.
+        If one is missing.
     """
     missing = [shard for shard in shards if not shard_path(folder, shard).is_file()]
     if missing:
         msg = f"{folder}: shards {missing[:5]} are missing; run predict again to complete them"
         raise ResultError(msg)
+
+
+def iter_nuclei(folder: Path, shards: Sequence[int]) -> Iterator[gpd.GeoDataFrame]:
+    """Read the nuclei of shards that are there, one after the other."""
     return (gpd.read_parquet(shard_path(folder, shard)) for shard in shards)
 
 

@@ -64,9 +64,13 @@ def test_a_table_without_rows_keeps_its_columns(tmp_path):
 
 
 def test_nothing_is_left_of_a_table_that_is_not_as_it_must_be(tmp_path):
-    with pytest.raises(SchemaError), GeoParquetWriter(tmp_path / "a.parquet", schema=SCHEMA) as writer:
-        writer.write(table())
-        writer.write(table().drop(columns="prob"))
+    def write() -> None:
+        with GeoParquetWriter(tmp_path / "a.parquet", schema=SCHEMA) as writer:
+            writer.write(table())
+            writer.write(table().drop(columns="prob"))
+
+    with pytest.raises(SchemaError):
+        write()
     assert not list(tmp_path.iterdir())
 
 

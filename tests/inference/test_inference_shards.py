@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pathopan.errors import ResultError
 from pathopan.geometry import Grid
 from pathopan.inference.predict import TilePrediction
-from pathopan.inference.shards import ShardPlan, iter_nuclei, read_regions, shard_path, write_shard
+from pathopan.inference.shards import ShardPlan, iter_nuclei, read_regions, require_shards, shard_path, write_shard
 
 GRID = Grid(mpp=0.5, step=8, halo=2, size=(64, 8), scale_l0=(1, 1))
 
@@ -64,7 +64,7 @@ def test_shards_without_nuclei(tmp_path):
 def test_a_missing_shard_is_told(tmp_path):
     write_shard(tmp_path, 0, [prediction(0, 1)])
     with pytest.raises(ResultError, match=r"shards \[1, 2\] are missing; run predict again"):
-        iter_nuclei(tmp_path, [0, 1, 2])
+        require_shards(tmp_path, [0, 1, 2])
 
 
 def test_an_interrupted_shard_does_not_count(tmp_path, monkeypatch):
