@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import traceback
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
-from pathopan.batch import Failure, RunSettings, describe_failure, forget_paths, note_failure, open_record
+from pathopan.batch import Failure, RunSettings, describe_failure, forget_paths, note_failure, open_record, without_path
 from pathopan.files import remove_leftovers
 from pathopan.manifest import SlideEntry
 from pathopan.outputs import export_to_files, find_place, is_complete
@@ -25,6 +28,9 @@ from pathopan.stages import (
     stitch_slide,
     tile_slide,
 )
+
+MAX_WARNINGS = 20
+"""Of a slide's libraries in its record; a damaged file can raise one for every tile."""
 
 
 class Attempts:
@@ -113,6 +119,38 @@ class Attempts:
             forget_paths(record, entry.path)
 
 
+@contextlib.contextmanager
+def heard_warnings() -> Iterator[list[str]]:
+    """Gather what libraries warn of while they read a slide, so that it stands in its record and on its page.
+
+    Examples
+    --------
+    >>> with heard_warnings() as told:
+    ...     logging.getLogger("tifffile").warning("odd tag %d", 7)
+    >>> told
+    ['tifffile: odd tag 7']
+    """
+    told: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(f"{record.name}: {record.getMessage()}")  # type: ignore[method-assign]
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            yield told
+    finally:
+        root.removeHandler(handler)
+    told += [str(one.message) for one in caught]
+
+
+def _keep_warnings(job: Job, record: SlideRecord, told: list[str]) -> None:
+    """Enter warnings into a slide's record, each once; they name files, which not everybody may read."""
+    if told:
+        texts = [without_path(text, job.entry.path, job.entry.slide_id) for text in dict.fromkeys(told)]
+        record.notes("stitch")["reader_warnings"] = texts[:MAX_WARNINGS]
+        record.write()
+
+
 def describe_engine(engine: Engine) -> dict[str, Any]:
     """Give what ``run.json`` holds of a bundle."""
     bundle = engine.bundle
@@ -152,10 +190,12 @@ def run_slide(
     if is_complete(place, record):
         return False
     if not is_stitched(job, record):
-        tiling = tile_slide(job, record)
-        plan = predict_slide(job, tiling, record, progress, predict=predict)
-        progress("stitch", len(tiling.tiles), len(tiling.tiles))
-        stitch_slide(job, tiling, plan, record)
+        with heard_warnings() as told:
+            tiling = tile_slide(job, record)
+            plan = predict_slide(job, tiling, record, progress, predict=predict)
+            progress("stitch", len(tiling.tiles), len(tiling.tiles))
+            stitch_slide(job, tiling, plan, record)
+        _keep_warnings(job, record, told)
     progress("score", 0, 1)
     score_to_files(place, record)
     progress("export", 0, 1)

@@ -190,3 +190,26 @@ def test_stopped_in_the_middle_the_child_ends_and_the_lock_is_free(tmp_path, bun
     assert not is_held(out)
     assert not list(out.rglob("*.tmp"))
     assert [(s.slide_id, s.state) for s in read_status(out).slides] == [("hangs", "waiting")]
+
+
+def test_what_a_reader_warns_of_stands_in_the_record_and_on_the_page(tmp_path, bundle, slides, monkeypatch):
+    import logging
+
+    import oracle
+
+    import pathopan.stages
+
+    whole = pathopan.stages.open_slide
+
+    def warning(path, **named):
+        logging.getLogger("tifffile").warning("%s: odd tag 7", path.name)
+        return whole(path, **named)
+
+    monkeypatch.setattr("pathopan.stages.open_slide", warning)
+    monkeypatch.setattr("pathopan.stages.open_runtime", lambda *_args, **_kwargs: oracle.OracleRuntime())
+    run_cohort(slides("S-1"), RunSettings(tmp_path / "out", bundle, Config()), LineWatcher(sys.stdout))
+    folder = tmp_path / "out" / "slides" / "S-1"
+    assert json.loads((folder / "record.json").read_text())["stages"]["stitch"]["reader_warnings"] == [
+        "tifffile: S-1: odd tag 7"
+    ]
+    assert "odd tag 7" in (folder / "report.html").read_text()
