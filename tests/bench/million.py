@@ -27,6 +27,7 @@ from pathopan.geometry import Tile, Window
 from pathopan.inference.predict import TilePrediction
 from pathopan.inference.shards import write_shard
 from pathopan.manifest import SlideEntry
+from pathopan.network.bundle import DEFAULT_BUNDLE
 from pathopan.outputs import export_to_files, find_place
 from pathopan.record import SlideRecord
 from pathopan.scoring import score_to_files
@@ -107,7 +108,7 @@ def main(count: int = 1_000_000) -> None:
     info = SlideInfo("made-up", Path("made-up"), (side, side), (MPP, MPP), (1.0,), (0, 0, side, side), "none")
     folder = Path(tempfile.mkdtemp(prefix="million-"))
     config = load_config()
-    engine = Engine("breast-he-1", config, device="cpu")
+    engine = Engine(DEFAULT_BUNDLE, config, device="cpu")
     job = MadeUpJob(SlideEntry("made-up", Path(__file__)), config, engine, folder, info=info)
     bundle = engine.bundle
     grid = make_grid(info, mpp=bundle.mpp, step=bundle.step, halo=bundle.halo)

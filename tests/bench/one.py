@@ -20,10 +20,11 @@ from pathopan.config import load_config
 from pathopan.inference.ordered import ordered_map
 from pathopan.inference.predict import DecodeTask, decode_tile
 from pathopan.manifest import SlideEntry
+from pathopan.network.bundle import DEFAULT_BUNDLE
 from pathopan.outputs import export_to_files, find_place
 from pathopan.record import SlideRecord
 from pathopan.scoring import score_to_files
-from pathopan.stages import Engine, Job, Tiling, predict_slide, stitch_slide, tile_slide
+from pathopan.stages import Engine, Job, Tiling, predict_shards, predict_slide, stitch_slide, tile_slide
 
 
 def memory_mib(name: str = "VmHWM") -> float:
@@ -56,14 +57,16 @@ def measure(path: Path, out: Path, *, workers: int, runtime: str, precision: str
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     config = load_config(overrides=[f"inference.runtime={runtime}", f"inference.precision={precision}"])
-    engine = Engine("breast-he-1", config, device="cpu")
+    engine = Engine(DEFAULT_BUNDLE, config, device="cpu")
     job = Job(SlideEntry("bench", path), config, engine, out, workers=workers)
     record = SlideRecord.open(out / "record.json")
     record.entries |= {"slide_id": "bench", "path": str(path)}
     clock = Clock()
     clock.time("start", lambda: engine.runtime)
     tiling = clock.time("tile", lambda: tile_slide(job, record))
-    plan = clock.time("predict", lambda: predict_slide(job, tiling, record, lambda *_heard: None))
+    plan = clock.time(
+        "predict", lambda: predict_slide(job, tiling, record, lambda *_heard: None, predict=predict_shards)
+    )
     clock.time("stitch", lambda: stitch_slide(job, tiling, plan, record))
     stitch_print = job.prints["stitch"]
     place = find_place("bench", out, record, taxonomy=job.taxonomy, config=config, stitch_print=stitch_print)
