@@ -60,9 +60,6 @@ def print_slide(found: dict) -> None:
     alone = {kind: floor[f"{kind}_cpu_s"] for kind in ("read", "network", "decode")}
     say("  CPU s a tile, each alone: " + ", ".join(f"{kind} {value:.3f}" for kind, value in alone.items()))
     say(f"; decoding {floor['nuclei_decoded_per_cpu_s']:,.0f} nuclei a second a core\n")
-    audit = found["seam_audit"]
-    if audit["ratio"] is not None:
-        say(f"  seam audit {audit['ratio']:.3f} ({audit['ratio_low']:.3f} to {audit['ratio_high']:.3f})\n")
 
 
 def linearity(all_found: list[dict]) -> float | None:

@@ -78,7 +78,6 @@ def measure(path: Path, out: Path, *, workers: int, runtime: str, precision: str
         "tissue_mm2": tiling.tissue.area_mm2,
         "looked_at_mm2": len(tiling.tiles) * (tiling.grid.step * tiling.grid.mpp / 1000) ** 2,
         "nuclei": record.notes("stitch")["nuclei"],
-        "seam_audit": record.notes("stitch")["seam_audit"],
         "runtime": [engine.runtime.name, engine.runtime.precision],
         "stages": clock.stages,
         "floor": floor(job, tiling, sample=sample),
