@@ -18,6 +18,7 @@ from pathopan.export.agree import Expected, Kind, compare_geojson
 from pathopan.export.geojson import find_piece_paths
 from pathopan.export.geoparquet import read_geoparquet, read_table
 from pathopan.export.qupath import check_geojson
+from pathopan.files import check_regular
 from pathopan.geometry import Window
 from pathopan.objects import find_regions
 from pathopan.outputs import ORIGINAL
@@ -269,6 +270,7 @@ def _tables(result: Result) -> Iterator[str]:
 def _read_texts(path: Path) -> pd.DataFrame:
     """Read a CSV without a guess: a slide may be called 007 or NA."""
     try:
+        check_regular(path)
         return pd.read_csv(path, dtype="str", keep_default_na=False)
     except (OSError, ValueError) as error:
         msg = f"{path}: cannot be read: {error}; score again"
