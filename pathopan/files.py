@@ -81,6 +81,19 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "Not a file, but a pipe, a socket or a device", str(path))
 
 
+def check_regular_tree(folder: Path) -> None:
+    """Refuse a folder that holds a pipe, a socket or a device at any depth.
+
+    Raises
+    ------
+    OSError
+        Naming the first one found.
+    """
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            check_regular(Path(parent) / name)
+
+
 def shown(path: Path) -> str:
     r"""Write a path so that any file can hold it: bytes that are no text in the system's encoding are escaped.
 

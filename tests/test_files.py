@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from pathopan.files import atomic_path, remove
+from pathopan.files import atomic_path, check_regular_tree, remove
 
 
 def names(folder):
@@ -45,3 +47,12 @@ def test_removing_what_is_not_there_is_fine(tmp_path):
     (tmp_path / "folder" / "inside").mkdir(parents=True)
     remove(tmp_path / "folder")
     assert names(tmp_path) == []
+
+
+def test_a_folder_with_a_pipe_in_it_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_text("x")
+    check_regular_tree(tmp_path)
+    os.mkfifo(tmp_path / "a" / "pipe")
+    with pytest.raises(OSError, match="a pipe, a socket or a device"):
+        check_regular_tree(tmp_path)

@@ -29,6 +29,7 @@ from zarr.errors import NodeNotFoundError
 
 from pathopan.classes import Taxonomy
 from pathopan.errors import ResultError, ShapeMismatch
+from pathopan.files import check_regular_tree
 
 Version = Literal["0.4", "0.5"]
 LabelArray = npt.NDArray[Any]
@@ -128,6 +129,7 @@ def open_panoptic(path: Path) -> PanopticArrays:
         If the folder is missing, or is not such a group.
     """
     try:
+        check_regular_tree(path)
         root = zarr.open_group(str(path), mode="r")
         image, image_mpp = _open_pyramid(root)
         regions, label_mpp = _open_pyramid(root["labels/regions"])
