@@ -50,9 +50,12 @@ def open_slide(path: Path | str, *, slide_id: str | None = None, slide_mpp: floa
     name = slide_id or slide_name(Path(path))
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return open_image(file, slide_id=name, slide_mpp=slide_mpp)
-    if _prefers_tifffile(file):
-        return TiffSlide(file, slide_id=name, slide_mpp=slide_mpp)
-    return OpenSlideSlide(file, slide_id=name, slide_mpp=slide_mpp)
+    try:
+        reader = TiffSlide if _prefers_tifffile(file) else OpenSlideSlide
+        return reader(file, slide_id=name, slide_mpp=slide_mpp)
+    except ArithmeticError as error:
+        msg = f"{file}: damaged: it has a level without pixels, or numbers that are none ({error}). Copy the file again"
+        raise UnreadableSlide(msg) from error
 
 
 def slide_name(path: Path) -> str:

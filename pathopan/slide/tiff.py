@@ -68,11 +68,11 @@ class TiffSlide:
             self._axes = str(series.axes)
             self._levels = _open_levels(path, series)
             sizes = [_size(self._axes, level.shape) for level in series.levels]
+            self._downsamples = [level_downsample(sizes[0], size) for size in sizes]
         except BaseException:
             self._file.close()
             raise
         self._sizes = sizes
-        self._downsamples = [level_downsample(sizes[0], size) for size in sizes]
         self._info = SlideInfo(
             slide_id=slide_id,
             path=path,

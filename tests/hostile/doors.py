@@ -188,6 +188,7 @@ def try_bundle(case: Case) -> None:
 
 def try_results(case: Case) -> None:
     """Open everything; a change that goes unnoticed by opening must be found by verify, or change no value."""
+    from pathopan.errors import ResultError
     from pathopan.result import open_result
     from pathopan.status import read_status
     from pathopan.verify import verify_run
@@ -195,15 +196,16 @@ def try_results(case: Case) -> None:
     with replaced(case) as folder, as_somebody(case):
         read_status(folder)
         violations = verify_run(folder)
-        if not violations:
-            result = open_result(folder)
-            assert len(result.scores), "no scores"
-            for slide in result:
-                assert len(slide.nuclei) >= 0
-                assert len(slide.regions) >= 0
-                assert slide.score
-                slide.panoptic.region[:]
-            json.dumps(result.run)
+        if violations:
+            raise ResultError(violations[0])
+        result = open_result(folder)
+        assert len(result.scores), "no scores"
+        for slide in result:
+            assert len(slide.nuclei) >= 0
+            assert len(slide.regions) >= 0
+            assert slide.score
+            slide.panoptic.region[:]
+        json.dumps(result.run)
 
 
 @contextlib.contextmanager

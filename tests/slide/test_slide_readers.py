@@ -333,3 +333,12 @@ def test_levels_of_a_real_slide_lie_on_each_other(shared_data):
     difference = np.abs(fine - coarse).mean()
     shifted = np.abs(fine[:, 1:] - coarse[:, :-1]).mean()
     assert difference < 0.6 * shifted
+
+
+def test_a_reader_that_divides_by_a_size_of_zero_refuses_the_file(synthetic_slide, monkeypatch):
+    def broken(*_args, **_named):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("pathopan.slide.open.OpenSlideSlide", broken)
+    with pytest.raises(UnreadableSlide, match="a level without pixels"):
+        open_slide(synthetic_slide.path)
