@@ -43,7 +43,8 @@ _SCRIPT = (
 )
 _START_S = 600.0  # to get ready, at least: the first import of large libraries from a network drive takes minutes
 _GRACE_S = 3.0  # for a child to clean up once its parent is gone or has closed it
-_LOG_BYTES = 4_000  # of the end of the log
+_TAIL_BYTES = 64_000  # of the log, that are read
+_LOG_CHARS = 4_000  # of their end, that are kept
 _DIED = object()
 
 
@@ -175,11 +176,15 @@ class _Process:
         self.log.truncate()
 
     def read_log(self) -> str:
-        """Give the end of what was printed, and let go of it."""
+        """Give the end of what was printed, and let go of it.
+
+        The list of all loaded extension modules, which Python prints after the stack of a crash, would fill it.
+        """
         with self.log as log:
             size = log.seek(0, os.SEEK_END)
-            log.seek(max(0, size - _LOG_BYTES))
-            return log.read().decode(errors="replace").strip()
+            log.seek(max(0, size - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if not line.startswith("Extension modules:")).strip()[-_LOG_CHARS:]
 
     def end(self, *, grace_s: float) -> None:
         """Close the child's input, which tells it to end; kill it if it does not."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import corpus
 import numpy as np
@@ -131,9 +132,12 @@ def make_results(folder: Path, amount: corpus.Amount) -> Iterator[corpus.Case]:
     description = oracle.tiny_bundle(step=512, halo=64)
     save_bundle(folder / "run-bundle", description, oracle.tiny_net(description))
     settings = RunSettings(tree, folder / "run-bundle", Config(), workers=0)
-    pathopan.stages.open_runtime = lambda *_args, **_kwargs: oracle.OracleRuntime()
-    pipeline.open_worker = lambda settings, _keep: pipeline.InLine(partial(pipeline.start_attempts, settings))
-    with (folder / "log").open("w") as log:
+    start = pipeline.start_attempts
+    with (
+        patch.object(pathopan.stages, "open_runtime", lambda *_args, **_kwargs: oracle.OracleRuntime()),
+        patch.object(pipeline, "open_worker", lambda settings, _keep: pipeline.InLine(partial(start, settings))),
+        (folder / "log").open("w") as log,
+    ):
         outcome = pipeline.run_cohort([SlideEntry("S-1", slide)], settings, LineWatcher(log))
     assert outcome.done == 1, outcome
     few = replace(amount, flips=max(2, amount.flips // 10))
