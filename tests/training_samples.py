@@ -5,10 +5,26 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pandas as pd
+from oracle import TINY
 
 from pathopan.classes import BREAST
 from pathopan.datasets.sample import Sample, Source
 from pathopan.datasets.synthetic import COLORS
+from pathopan.training.recipe import Recipe
+
+RECIPE = Recipe(
+    name="tiny",
+    steps=8,
+    batch_size=2,
+    crop_px=64,
+    step_px=64,
+    halo_px=32,
+    arguments=dict(TINY),
+    encoder_weights=None,
+    shares={"A": 1.0},
+    zooms={"A": [0.9, 1.1]},
+)
+"""A run of seconds on samples of source A."""
 
 TUMOR, STROMA = BREAST.region("tumor").id, BREAST.region("stroma").id
 

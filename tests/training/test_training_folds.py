@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from oracle import TINY
+from training_samples import RECIPE as TINY_RECIPE
 from training_samples import sample
 
 from pathopan.errors import ConfigError
@@ -14,22 +14,8 @@ from pathopan.network.bundle import load_bundle
 from pathopan.training import folds as room
 from pathopan.training.finish import write_bundle
 from pathopan.training.folds import best_threshold, fold_groups, read_report, report_folds, train_fold
-from pathopan.training.recipe import Recipe
 
-RECIPE = Recipe(
-    name="tiny",
-    steps=3,
-    batch_size=2,
-    crop_px=64,
-    step_px=64,
-    halo_px=32,
-    arguments=dict(TINY),
-    encoder_weights=None,
-    shares={"A": 0.5, "B": 0.5},
-    zooms={"A": [0.9, 1.1]},
-    folds=2,
-    fold_sources=["A", "B"],
-)
+RECIPE = replace(TINY_RECIPE, steps=3, shares={"A": 0.5, "B": 0.5}, folds=2, fold_sources=["A", "B"])
 SAMPLES = [sample(number, source=source, group=f"{source}{number}") for source in "AB" for number in range(3)]
 
 

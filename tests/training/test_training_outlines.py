@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from oracle import TINY
-from training_samples import sample
+from training_samples import RECIPE, sample
 
 from pathopan.classes import BREAST
 from pathopan.errors import ConfigError
@@ -15,21 +14,8 @@ from pathopan.training import recipe as recipe_room
 from pathopan.training import train as train_room
 from pathopan.training.batches import CropStream
 from pathopan.training.outlines import outline_points
-from pathopan.training.recipe import Recipe
 from pathopan.training.train import describe, train
 
-RECIPE = Recipe(
-    name="tiny",
-    steps=8,
-    batch_size=2,
-    crop_px=64,
-    step_px=64,
-    halo_px=32,
-    arguments=dict(TINY),
-    encoder_weights=None,
-    shares={"A": 1.0},
-    zooms={"A": [0.9, 1.1]},
-)
 POINTED = [sample(number, points_only=True) for number in range(2)]
 
 

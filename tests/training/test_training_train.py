@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracle import TINY, tiny_bundle, tiny_net
-from training_samples import sample
+from oracle import tiny_bundle, tiny_net
+from training_samples import RECIPE, sample
 
 from pathopan.classes import BREAST
 from pathopan.errors import ConfigError
@@ -21,18 +21,6 @@ from pathopan.training.finish import measure, set_threshold, write_bundle
 from pathopan.training.recipe import DEFAULT_RECIPE, Recipe, read_recipe
 from pathopan.training.train import describe, learning_rate, nucleus_weights, train
 
-RECIPE = Recipe(
-    name="tiny",
-    steps=8,
-    batch_size=2,
-    crop_px=64,
-    step_px=64,
-    halo_px=32,
-    arguments=dict(TINY),
-    encoder_weights=None,
-    shares={"A": 1.0},
-    zooms={"A": [0.9, 1.1]},
-)
 SAMPLES = [sample(number) for number in range(3)]
 
 
