@@ -49,7 +49,13 @@ def page(report: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "page.png"
         words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1360,1010"]
-        command = [program, *words, f"--user-data-dir={folder}/profile", f"--screenshot={raw}", report.resolve().as_uri()]
+        command = [
+            program,
+            *words,
+            f"--user-data-dir={folder}/profile",
+            f"--screenshot={raw}",
+            report.resolve().as_uri(),
+        ]
         subprocess.run(command, check=True, capture_output=True)
         Image.open(raw).convert("RGB").save(target, quality=84, optimize=True)
 

@@ -13,7 +13,6 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import shapely
-from scipy.special import expit, logit
 
 from pathopan.classes import UNANALYSED, Taxonomy
 from pathopan.contours import nucleus_polygons
@@ -21,13 +20,11 @@ from pathopan.geometry import Grid, Tile, Window
 from pathopan.inference.ordered import ordered_map
 from pathopan.inference.runtime import Runtime, TileMaps
 from pathopan.network.targets import Decoded, DecodeRules, decode_pixels
+from pathopan.probabilities import apply_platt, apply_temperature
 from pathopan.slide.base import Slide
 from pathopan.slide.stain import hematoxylin_density
 from pathopan.tiler.glass import GLASS_REACH_UM, find_glass
 from pathopan.tiler.tissue import TissueMask
-
-_LEAST_PROB = 1e-7
-"""Probabilities are kept this far from 0 and 1 before a logarithm is taken."""
 
 Rgb = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.floating]
@@ -188,35 +185,18 @@ def _nuclei(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: DecodeT
 
     kinds = task.taxonomy.nuclei
     probs = np.stack([mean(plane.ravel()[at]) for plane in maps.nucleus], axis=1).reshape(len(ids), len(kinds))
-    probs = _calibrated_classes(probs, task.rules.class_temperature)
+    probs = apply_temperature(probs, task.rules.class_temperature)
     class_ids = np.array([kind.id for kind in kinds], dtype=np.int64)
     return gpd.GeoDataFrame(
         {
             "class_id": class_ids[probs.argmax(axis=1)] if len(ids) else class_ids[:0],
-            "prob": _calibrated_nucleus(found.prob[ids].astype(np.float64), task.rules),
+            "prob": apply_platt(found.prob[ids], task.rules.prob_slope, task.rules.prob_intercept),
             "tile_index": np.full(len(ids), tile.index, dtype=np.int64),
             "hematoxylin_mean": mean(hematoxylin_density(pixel)),
             **{f"prob_{kind.name}": probs[:, i] for i, kind in enumerate(kinds)},
         },
         geometry=shapely.transform(polygons, lambda xy: xy + np.array([seen.x, seen.y])),
         crs=None,
-    )
-
-
-def _calibrated_classes(probs: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Make class probabilities, (N, K), mean what they say (Guo et al., ICML 2017); the order of classes stays."""
-    if temperature == 1.0:
-        return probs
-    sharpened = np.clip(probs, _LEAST_PROB, 1) ** (1 / temperature)
-    return np.asarray(sharpened / sharpened.sum(axis=1, keepdims=True))
-
-
-def _calibrated_nucleus(height: npt.NDArray[np.float64], rules: DecodeRules) -> npt.NDArray[np.float64]:
-    """Turn peaks' heights into the probability that there is a nucleus (Platt 1999); the order of nuclei stays."""
-    if (rules.prob_slope, rules.prob_intercept) == (1.0, 0.0):
-        return height
-    return np.asarray(
-        expit(rules.prob_slope * logit(np.clip(height, _LEAST_PROB, 1 - _LEAST_PROB)) + rules.prob_intercept)
     )
 
 

@@ -16,8 +16,6 @@ from pathopan.metrics.reliability import (
     PlattFit,
     Reliability,
     TemperatureFit,
-    apply_platt,
-    apply_temperature,
     class_reliability,
     classwise_ece,
     fit_platt,
@@ -25,6 +23,7 @@ from pathopan.metrics.reliability import (
     negative_log_likelihood,
     reliability,
 )
+from pathopan.probabilities import apply_platt, apply_temperature
 
 POOLED = "all"
 """Row of all folds together, each nucleus corrected by the fit that has not seen its fold."""
@@ -142,7 +141,12 @@ def calibrate_folds(results: Sequence[EvaluationResult], taxonomy: Taxonomy) -> 
 
 
 def _mend(part: Judged, temperature: float, platt: PlattFit) -> Judged:
-    return Judged(apply_temperature(part.probs, temperature), part.labels, apply_platt(part.prob, platt), part.matched)
+    return Judged(
+        apply_temperature(part.probs, temperature),
+        part.labels,
+        apply_platt(part.prob, platt.slope, platt.intercept),
+        part.matched,
+    )
 
 
 def _figures(before: Judged, after: Judged, taxonomy: Taxonomy) -> dict[str, float]:

@@ -4,10 +4,10 @@ Two kinds of probability are judged: that a detected nucleus is of a class (:fun
 nucleus at all (:func:`fit_platt`). Fit on images that the network was not trained on, and report on images that neither
 the network nor the fit has seen: :func:`pathopan.metrics.calibrate.calibrate_folds` does so fold by fold.
 
-A bundle that carries ``temperature`` T turns the class probabilities p of a nucleus into ``softmax(log p / T)``, once,
-after the mean over the nucleus's pixels (:func:`apply_temperature`): the likeliest class stays the likeliest. One that
-carries the two numbers of Platt turns the probability of a nucleus into ``sigmoid(slope x logit(p) + intercept)``
-(:func:`apply_platt`): the order of nuclei stays as it was.
+A bundle that carries ``temperature`` T corrects the class probabilities of a nucleus once, after the mean over the
+nucleus's pixels (:func:`pathopan.probabilities.apply_temperature`): the likeliest class stays the likeliest. One that
+carries the two numbers of Platt corrects the probability of a nucleus (:func:`pathopan.probabilities.apply_platt`): the
+order of nuclei stays as it was.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, log_softmax, logit, softmax
+from scipy.special import expit, log_softmax
 
 from pathopan.errors import ShapeMismatch
+from pathopan.probabilities import FLOOR, FloatArray, to_logits
 
-FloatArray = npt.NDArray[np.float64]
 BINS = 15
 """Of equal width, as in Guo et al. 2017."""
-FLOOR = 1e-7
-"""Probabilities are kept this far from 0 and 1 before a logarithm is taken."""
 SHARPNESS = (0.02, 50.0)
 """Range in which 1 / T is sought."""
 
@@ -173,25 +171,6 @@ def negative_log_likelihood(probs: npt.ArrayLike, labels: npt.ArrayLike) -> floa
     return float(-np.log(np.clip(table, FLOOR, 1)[np.arange(len(true)), true]).mean())
 
 
-def apply_temperature(probs: npt.ArrayLike, temperature: float) -> FloatArray:
-    """Soften (T > 1) or sharpen (T < 1) class probabilities: ``softmax(log p / T)``.
-
-    Parameters
-    ----------
-    probs : (..., K) float
-        Probabilities that sum to 1 along the last axis.
-    temperature : float
-        Positive; 1 changes nothing.
-
-    Examples
-    --------
-    >>> apply_temperature([0.8, 0.2], 2.0).round(3).tolist()
-    [0.667, 0.333]
-    """
-    logs = np.log(np.clip(np.asarray(probs, dtype=np.float64), FLOOR, 1))
-    return np.asarray(softmax(logs / temperature, axis=-1))
-
-
 def fit_temperature(probs: npt.ArrayLike, labels: npt.ArrayLike) -> TemperatureFit:
     """Find the temperature at which the true classes are the most likely.
 
@@ -230,19 +209,6 @@ def fit_temperature(probs: npt.ArrayLike, labels: npt.ArrayLike) -> TemperatureF
     return TemperatureFit(1 / float(best.x), len(true), before, float(best.fun))
 
 
-def apply_platt(prob: npt.ArrayLike, fit: PlattFit) -> FloatArray:
-    """Correct the probability that something is a nucleus; the order of nuclei stays.
-
-    Parameters
-    ----------
-    prob : float array
-        0 to 1.
-    fit : PlattFit
-        From :func:`fit_platt`.
-    """
-    return np.asarray(expit(fit.slope * _logits(prob) + fit.intercept))
-
-
 def fit_platt(prob: npt.ArrayLike, true: npt.ArrayLike) -> PlattFit:
     """Fit a line in log-odds to whether predicted nuclei are nuclei.
 
@@ -274,7 +240,7 @@ def fit_platt(prob: npt.ArrayLike, true: npt.ArrayLike) -> PlattFit:
         raise ShapeMismatch(msg)
     if len(claims) == 0:
         return PlattFit(1.0, 0.0, 0, float("nan"), float("nan"))
-    positive, x = int(hits.sum()), _logits(claims)
+    positive, x = int(hits.sum()), to_logits(claims)
     target = np.where(hits, (positive + 1) / (positive + 2), 1 / (len(hits) - positive + 2))
 
     def loss(line: FloatArray) -> tuple[float, FloatArray]:
@@ -284,10 +250,6 @@ def fit_platt(prob: npt.ArrayLike, true: npt.ArrayLike) -> PlattFit:
 
     found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS", options={"gtol": 1e-8})
     return PlattFit(float(found.x[0]), float(found.x[1]), len(claims), loss(np.array([1.0, 0.0]))[0], float(found.fun))
-
-
-def _logits(prob: npt.ArrayLike) -> FloatArray:
-    return np.asarray(logit(np.clip(np.asarray(prob, dtype=np.float64), FLOOR, 1 - FLOOR)))
 
 
 def _classes(probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.int64]]:

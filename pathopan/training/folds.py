@@ -16,11 +16,13 @@ from typing import Any
 
 import pandas as pd
 import torch
+from PIL import Image
 from torch import nn
 
 from pathopan.datasets.sample import Sample
 from pathopan.datasets.splits import assign_folds
 from pathopan.errors import ConfigError
+from pathopan.evaluation_page import draw_curves
 from pathopan.files import atomic_path
 from pathopan.metrics import EvaluationResult, pool
 from pathopan.metrics.calibrate import calibrate_folds
@@ -28,7 +30,6 @@ from pathopan.network.bundle import Bundle, load_bundle, save_bundle
 from pathopan.network.flips import FlippedNet
 from pathopan.network.targets import DecodeRules
 from pathopan.training.card import calibration_entry, folds_entry
-from pathopan.training.curves import draw_reliability
 from pathopan.training.finish import THRESHOLDS, measure
 from pathopan.training.recipe import Recipe
 from pathopan.training.train import train, trained_minutes
@@ -140,7 +141,8 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
     for name in found[0]:
         pool([part[name] for part in found]).write_tables(out / name)
     calibration.folds.to_csv(out / "calibration.csv", index=False)
-    draw_reliability(calibration.curves, out / CURVES)
+    with atomic_path(out / CURVES) as temporary:
+        Image.fromarray(draw_curves(calibration.curves)).save(temporary, format="png")
     with atomic_path(out / REPORT) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report

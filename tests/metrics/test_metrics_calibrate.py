@@ -11,7 +11,7 @@ from pathopan.datasets.sample import Sample, Source, empty_nuclei
 from pathopan.errors import DatasetError, SchemaError
 from pathopan.metrics import Prediction, evaluate, pool
 from pathopan.metrics.calibrate import calibrate_folds, judged
-from pathopan.metrics.reliability import apply_temperature
+from pathopan.probabilities import apply_temperature
 
 TUMOR, STROMAL, TIL = 1, 2, 3
 SOURCE = Source("toy", "CC0-1.0", "nobody", "breast")

@@ -12,10 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from pathopan.errors import ShapeMismatch
 from pathopan.metrics.reliability import (
-    PlattFit,
     TemperatureFit,
-    apply_platt,
-    apply_temperature,
     class_reliability,
     classwise_ece,
     fit_platt,
@@ -23,6 +20,7 @@ from pathopan.metrics.reliability import (
     negative_log_likelihood,
     reliability,
 )
+from pathopan.probabilities import apply_platt, apply_temperature
 
 claims = st.integers(0, 25).flatmap(
     lambda n: st.tuples(
@@ -130,16 +128,18 @@ def test_platt_finds_the_line_and_keeps_the_order():
     fit = fit_platt(prob, true)
     assert (fit.slope, fit.intercept) == (pytest.approx(0.5, abs=0.06), pytest.approx(1, abs=0.08))
     assert fit.nll_after < fit.nll_before
-    mended = apply_platt(prob, fit)
+    mended = apply_platt(prob, fit.slope, fit.intercept)
     assert (np.argsort(mended) == np.argsort(prob)).all()
     assert reliability(mended, true).ece < 0.3 * reliability(prob, true).ece
-    assert apply_platt([0.5, 0.9], PlattFit(1, 0, 0, 0, 0)).tolist() == pytest.approx([0.5, 0.9])
+    assert apply_platt([0.5, 0.9], 1.0, 0.0).tolist() == pytest.approx([0.5, 0.9])
 
 
 def test_platt_survives_where_everything_is_a_nucleus():
     fit = fit_platt([0.6, 0.7, 0.9, 1.0], [True] * 4)
     assert np.isfinite([fit.slope, fit.intercept]).all()
-    assert apply_platt([0.6, 0.9], fit) == pytest.approx([5 / 6, 5 / 6], abs=0.02)  # (4 + 1) / (4 + 2)
+    assert apply_platt([0.6, 0.9], fit.slope, fit.intercept) == pytest.approx(
+        [5 / 6, 5 / 6], abs=0.02
+    )  # (4 + 1) / (4 + 2)
 
 
 def test_lengths_must_agree():
