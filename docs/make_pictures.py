@@ -1,4 +1,4 @@
-"""The README's pictures, from a finished run of the demo slide: ``python docs/make_pictures.py demo-out docs/pictures``.
+"""The README's pictures from a finished run of the demo slide: ``python docs/make_pictures.py demo-out docs/pictures``.
 
 ``make pictures`` runs the demo first. The page's picture needs a Chromium and is left as it is without one.
 """

@@ -15,6 +15,7 @@ from pathopan import cli_batch, cli_jobs
 from pathopan.config import Format, NgffVersion, NucleusForm, load_config
 from pathopan.errors import PathopanError, SlideError
 from pathopan.options import (
+    DEFAULT_BUNDLE,
     BundleName,
     ConfigFile,
     Device,
@@ -86,7 +87,7 @@ def describe_end(error: Exception) -> tuple[str, int]:
 def run(
     paths: Paths,
     out: Out,
-    bundle: BundleName = "breast-he-1",
+    bundle: BundleName = DEFAULT_BUNDLE,
     device: Device = "auto",
     runtime: RuntimeName = None,
     slide_mpp: Mpp = None,
@@ -140,7 +141,7 @@ def _export_settings(nuclei: NucleusForm | None, ngff: NgffVersion | None, *, an
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("demo-out"),
-    bundle: BundleName = "breast-he-1",
+    bundle: BundleName = DEFAULT_BUNDLE,
     device: Device = "auto",
 ) -> None:
     """Fetch a small real slide, run everything on it, and say where to look.
@@ -232,7 +233,7 @@ def crossvalidate(
 def evaluate(
     dataset: Annotated[str, typer.Argument(help="Name of a data set, such as brca_m2c or consep.")],
     root: Annotated[Path, typer.Argument(help="Its folder.")],
-    bundle: BundleName = "breast-he-1",
+    bundle: BundleName = DEFAULT_BUNDLE,
     predictions: Annotated[Path | None, typer.Option(help="Judge the predictions in this folder instead.")] = None,
     only: Annotated[Path | None, typer.Option(help="Text file that lists the images to use, a line each.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, charts and sheets.")] = None,
@@ -356,7 +357,9 @@ def verify(
 
 @app.command()
 def dictionary(
-    out: Annotated[Path | None, typer.Argument(help="Folder of a run; without it, the classes of breast-he-1.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder of a run; without it, those of the default bundle.")
+    ] = None,
 ) -> None:
     """Say what every column of every table means, with its type and unit, as Markdown.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pathopan.config import load_config
-from pathopan.options import BundleName, ConfigFile, Device, Mpp, Paths, Recursive, Set, Workers
+from pathopan.options import DEFAULT_BUNDLE, BundleName, ConfigFile, Device, Mpp, Paths, Recursive, Set, Workers
 
 app = typer.Typer()
 
@@ -19,7 +19,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Where the results will g
 def check(
     paths: Paths,
     out: Out = Path(),
-    bundle: BundleName = "breast-he-1",
+    bundle: BundleName = DEFAULT_BUNDLE,
     device: Device = "auto",
     slide_mpp: Mpp = None,
     workers: Workers = 2,
@@ -62,7 +62,7 @@ def status(out: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
 @app.command()
 def doctor(
     out: Out = Path(),
-    bundle: BundleName = "breast-he-1",
+    bundle: BundleName = DEFAULT_BUNDLE,
     device: Device = "auto",
 ) -> None:
     """Look at this installation: versions, device, formats, disk, and a slide with known scores; exit 1 if unsound.

@@ -9,7 +9,20 @@ import typer
 
 from pathopan.config import load_config
 from pathopan.errors import ConfigError
-from pathopan.options import BundleName, ConfigFile, Device, Gpus, Mpp, Out, Paths, Recursive, Set, Tissue, Workers
+from pathopan.options import (
+    DEFAULT_BUNDLE,
+    BundleName,
+    ConfigFile,
+    Device,
+    Gpus,
+    Mpp,
+    Out,
+    Paths,
+    Recursive,
+    Set,
+    Tissue,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from pathopan.jobs.state import JobState
@@ -24,7 +37,7 @@ SlideId = Annotated[str, typer.Option("--slide", help="Name of one of its slides
 def plan(
     paths: Paths,
     out: Out,
-    bundle: BundleName = "breast-he-1",
+    bundle: BundleName = DEFAULT_BUNDLE,
     device: Device = "auto",
     slide_mpp: Mpp = None,
     tissue: Tissue = None,

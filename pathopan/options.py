@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_BUNDLE = "breast-he-1"
+"""The bundle that ships with the package and runs unless another is named."""
+
 Paths = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests (slide_id,path,mpp).")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; a second run goes on with it.")]
 BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Name or folder of the network's bundle.")]

@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from pathopan.config_schema import settings_schema
+from pathopan.options import DEFAULT_BUNDLE
 
 SCHEMA = Path(__file__).parent / "cohort" / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -14,7 +15,7 @@ def config_schema() -> dict:
     text = {"type": "string", "minLength": 1}
     defaults = {
         "outdir": ("results", "Folder for the results."),
-        "bundle": ("breast-he-1", "Name or folder of the network's bundle."),
+        "bundle": (DEFAULT_BUNDLE, "Name or folder of the network's bundle."),
         "device": ("auto", "auto, cpu or cuda: the same for all jobs, as results may differ in rounding."),
         "container": ("pathopan.sif", "Image that jobs run in, with --sdm apptainer."),
     }

@@ -21,10 +21,9 @@ from pathopan.errors import BundleError, ChecksumMismatch, IncompatibleBundle, U
 from pathopan.files import atomic_path, read_file
 from pathopan.network.model import ARCHITECTURES
 from pathopan.network.targets import DecodeRules
+from pathopan.options import DEFAULT_BUNDLE as DEFAULT_BUNDLE
 
 FORMAT_VERSION = 1
-DEFAULT_BUNDLE = "breast-he-1"
-"""The bundle that ships with the package."""
 
 
 @dataclass(frozen=True)

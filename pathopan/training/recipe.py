@@ -21,8 +21,9 @@ from pathopan.errors import ConfigError
 from pathopan.files import read_file
 from pathopan.network.losses import LossWeights
 from pathopan.network.targets import DecodeRules
+from pathopan.options import DEFAULT_BUNDLE
 
-DEFAULT_RECIPE = "breast-he-1"
+DEFAULT_RECIPE = DEFAULT_BUNDLE
 
 CHECKPOINT_EVERY = 100
 """Steps between checkpoints: what a kill can cost."""
