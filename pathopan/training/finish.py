@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -25,7 +26,7 @@ from pathopan.training.recipe import Recipe
 CALIBRATION_IMAGES = 24
 """Training images that the threshold is set on, evenly spread."""
 
-THRESHOLDS = (0.10, 0.14, 0.18, 0.22, 0.26, 0.30, 0.35, 0.40)
+THRESHOLDS = (0.10, 0.14, 0.18, 0.22, 0.26, 0.30, 0.35, 0.40, 0.45, 0.50)
 
 HEADLINES = (
     ("detection_f1", "all"),
@@ -68,12 +69,28 @@ def set_threshold(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> 
         That were trained on.
     """
     chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)]
-    scores = {}
-    for height in THRESHOLDS:
-        trial = replace(bundle, decode=replace(bundle.decode, min_centre=height))
-        scores[height] = measure(net, trial, chosen).value("detection_f1")
-    best = max(scores, key=lambda height: scores[height])
+    loose = replace(bundle, decode=replace(bundle.decode, min_centre=min(THRESHOLDS)))
+    best = best_threshold([measure(net, loose, chosen)])
     return replace(bundle, decode=replace(bundle.decode, min_centre=best))
+
+
+def best_threshold(found: Sequence[EvaluationResult]) -> float:
+    """Find the peak height at which detection F1 is best, from evaluations at the lowest height.
+
+    Parameters
+    ----------
+    found : sequence of EvaluationResult
+        Whose nuclei carry ``prob``, the height of their peak, and ``matched``.
+    """
+    nuclei = pd.concat([part.nuclei for part in found])
+    if nuclei.empty:
+        return max(THRESHOLDS)
+    heights, matched = nuclei["prob"].to_numpy(), nuclei["matched"].to_numpy(bool)
+    rows = pd.concat([part.parts for part in found])
+    recall = rows[(rows["metric"] == "detection_recall") & (rows["class"] == "all")]
+    truths = float(recall["below"].sum())
+    scores = {t: 2 * matched[heights >= t].sum() / ((heights >= t).sum() + truths) for t in THRESHOLDS}
+    return float(max(scores, key=lambda t: scores[t]))
 
 
 def measure(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> EvaluationResult:

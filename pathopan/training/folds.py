@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
@@ -30,7 +29,7 @@ from pathopan.network.bundle import Bundle, load_bundle, save_bundle
 from pathopan.network.flips import FlippedNet
 from pathopan.network.targets import DecodeRules
 from pathopan.training.card import calibration_entry, folds_entry
-from pathopan.training.finish import THRESHOLDS, measure
+from pathopan.training.finish import THRESHOLDS, best_threshold, measure
 from pathopan.training.recipe import Recipe
 from pathopan.training.train import train, trained_minutes
 
@@ -179,25 +178,6 @@ def read_report(out: Path) -> dict[str, Any]:
         msg = f"{path}: no report of a cross-validation: run `pathopan crossvalidate` first ({error})"
         raise ConfigError(msg) from error
     return report
-
-
-def best_threshold(found: Sequence[EvaluationResult]) -> float:
-    """Find the peak height at which detection F1 is best, from evaluations at the lowest height.
-
-    Parameters
-    ----------
-    found : sequence of EvaluationResult
-        Whose nuclei carry ``prob``, the height of their peak, and ``matched``.
-    """
-    nuclei = pd.concat([part.nuclei for part in found])
-    if nuclei.empty:
-        return max(THRESHOLDS)
-    heights, matched = nuclei["prob"].to_numpy(), nuclei["matched"].to_numpy(bool)
-    rows = pd.concat([part.parts for part in found])
-    recall = rows[(rows["metric"] == "detection_recall") & (rows["class"] == "all")]
-    truths = float(recall["below"].sum())
-    scores = {t: 2 * matched[heights >= t].sum() / ((heights >= t).sum() + truths) for t in THRESHOLDS}
-    return float(max(scores, key=lambda t: scores[t]))
 
 
 def _open_fold(recipe: Recipe, samples: Sequence[Sample], out: Path, fold: int) -> HeldOut:

@@ -12,8 +12,8 @@ from pathopan.errors import ConfigError
 from pathopan.metrics import EvaluationResult
 from pathopan.network.bundle import load_bundle
 from pathopan.training import folds as room
-from pathopan.training.finish import write_bundle
-from pathopan.training.folds import best_threshold, fold_groups, read_report, report_folds, train_fold
+from pathopan.training.finish import best_threshold, write_bundle
+from pathopan.training.folds import fold_groups, read_report, report_folds, train_fold
 
 RECIPE = replace(TINY_RECIPE, steps=3, shares={"A": 0.5, "B": 0.5}, folds=2, fold_sources=["A", "B"])
 SAMPLES = [sample(number, source=source, group=f"{source}{number}") for source in "AB" for number in range(3)]
