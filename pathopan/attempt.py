@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from pathopan.batch import Failure, RunSettings, describe_failure, forget_paths, note_failure, open_record, without_path
+from pathopan.batch import Failure, RunSettings, describe_failure, note_failure, open_record
 from pathopan.files import remove_leftovers
 from pathopan.manifest import SlideEntry
 from pathopan.outputs import export_to_files, find_place, is_complete
+from pathopan.privacy import forget_paths, without_path
 from pathopan.record import SlideRecord
 from pathopan.scoring import score_to_files
 from pathopan.spread import Spread

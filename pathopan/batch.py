@@ -134,30 +134,3 @@ def note_failure(record: SlideRecord, failure: Failure, trace: str) -> None:
     """Enter a failure into a slide's record."""
     record.entries["failure"] = {**asdict(failure), "time": now(), "traceback": trace}
     record.write()
-
-
-def forget_paths(record: SlideRecord, path: Path) -> None:
-    """Strike a slide's path and file name out of its record: what is written shall not tell whose slide it was."""
-    entries = record.entries
-    for noted in (entries, entries.get("slide", {}), entries.get("failure", {})):
-        if "path" in noted:
-            noted["path"] = ""
-    for noted in (entries.get("regions_edited", {}), *entries.get("region_edits", ())):
-        noted |= dict.fromkeys({"file", "command"} & set(noted), "")
-    failure = entries.get("failure", {})
-    for key in {"message", "traceback"} & set(failure):
-        failure[key] = without_path(str(failure[key]), path, record.path.parent.name)
-    record.write()
-
-
-def without_path(text: str, path: Path, name: str) -> str:
-    """Put a slide's name in place of its path and its file's name.
-
-    Examples
-    --------
-    >>> without_path("/data/Doe.svs: cannot be read; Doe.svs is empty", Path("/data/Doe.svs"), "S-1")
-    'S-1: cannot be read; S-1 is empty'
-    """
-    for told in (str(path.resolve()), str(path), path.name):
-        text = text.replace(told, name) if told not in ("", ".") else text
-    return text.replace(str(path.resolve().parent), "...")

@@ -16,6 +16,7 @@ from pathopan.config import Format, NgffVersion, NucleusForm, load_config
 from pathopan.errors import PathopanError, SlideError
 from pathopan.options import (
     DEFAULT_BUNDLE,
+    Anonymous,
     BundleName,
     ConfigFile,
     Device,
@@ -47,7 +48,6 @@ app.add_typer(cli_jobs.app)
 
 Nuclei = Annotated[NucleusForm | None, typer.Option("--nuclei", help="How nuclei go into GeoJSON: export.nuclei.")]
 Ngff = Annotated[NgffVersion | None, typer.Option("--ngff", help="OME-Zarr version: export.ngff.")]
-Anonymous = Annotated[bool, typer.Option("--anonymous", help="Write no path and no file name of a slide.")]
 Patience = Annotated[float, typer.Option(min=0.1, help="Minutes without progress until a slide is given up.")]
 
 

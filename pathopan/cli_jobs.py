@@ -11,6 +11,7 @@ from pathopan.config import load_config
 from pathopan.errors import ConfigError
 from pathopan.options import (
     DEFAULT_BUNDLE,
+    Anonymous,
     BundleName,
     ConfigFile,
     Device,
@@ -45,8 +46,11 @@ def plan(
     config: ConfigFile = None,
     set_: Set = [],  # noqa: B006 (typer copies it)
     recursive: Recursive = False,
+    anonymous: Anonymous = False,
 ) -> None:
     """Write down what a run shall do, for tile, predict, stitch, score, export and tables to do it slide by slide.
+
+    With --anonymous, OUT/private.json alone holds the slides' paths, for the jobs: keep it out of what you share.
 
     Example: pathopan plan slides.csv --out results
     """
@@ -55,7 +59,7 @@ def plan(
     from pathopan.manifest import find_slides
 
     entries = find_slides(paths, recursive=recursive, slide_mpp=slide_mpp)
-    settings = load_config(config, overrides=set_)
+    settings = load_config(config, overrides=[*set_, *(["export.anonymous=true"] if anonymous else [])])
     plan_run(entries, RunSettings(out, bundle, settings, device, workers=workers, tissue=tissue))
     typer.echo(f"{len(entries)} slides planned: {out}")
 

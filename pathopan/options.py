@@ -26,3 +26,4 @@ Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into su
 Workers = Annotated[int, typer.Option("--workers", "-w", min=0, help="Threads that read and that decode; 0: in line.")]
 Tissue = Annotated[Path | None, typer.Option(help="GeoJSON or mask image that says where the tissue is.")]
 Gpus = Annotated[str, typer.Option(help="Numbers of GPUs, such as 0,1, that share each slide's tiles.")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Write no path and no file name of a slide.")]

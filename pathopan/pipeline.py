@@ -17,7 +17,6 @@ from pathopan.batch import (
     Outcome,
     RunSettings,
     describe_failure,
-    forget_paths,
     note_failure,
     open_record,
 )
@@ -27,6 +26,7 @@ from pathopan.files import atomic_path, remove_leftovers
 from pathopan.inference.child import Answer, Child, Tell
 from pathopan.locks import hold_folder
 from pathopan.manifest import SlideEntry
+from pathopan.privacy import forget_paths
 from pathopan.record import command_line, now, versions, write_json
 from pathopan.status import ProgressFile
 

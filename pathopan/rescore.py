@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pathopan.batch import forget_paths
 from pathopan.calibration import drop_calibration, keep_calibration, read_calibration
 from pathopan.cohort import write_cohort_tables
-from pathopan.config import Config, Format
+from pathopan.config import Config, Format, load_config
 from pathopan.edits import find_edited_slide, keep_edit, set_edit_aside
 from pathopan.errors import ConfigError, ResultError
 from pathopan.export.geojson import find_piece_paths
+from pathopan.files import atomic_path
 from pathopan.formats import EXPORTS, Order, write_formats
 from pathopan.locks import hold_folder
 from pathopan.outputs import Place, export_to_files, find_place, read_slide_json
+from pathopan.privacy import forget_paths, hide_plan
 from pathopan.record import SlideRecord, write_json
 from pathopan.result import Result, open_result
 from pathopan.scores.summary import CALIBRATED
@@ -106,7 +107,7 @@ def _rescore(result: Result, config: Config, given: Given) -> list[str]:
         lines += told(place.slide_id, before or {}, after or {})
         lines += _ranges(place.slide_id, after or {}) if given.stability else []
         lines += [f"{place.slide_id}\tnote\t{text}" for text in record.notes("score").get("score_warnings", [])]
-    (out / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
+    _write_config(out, config)
     write_cohort_tables(out, taxonomy=result.taxonomy)
     return lines
 
@@ -166,10 +167,19 @@ def _forget_all(result: Result) -> None:
 
 
 def _anonymous(result: Result, config: Config) -> dict[str, Any]:
-    """Strike paths out of ``run.json``; gives what it holds then."""
+    """Strike paths out of ``run.json`` and of a plan, for good; gives what ``run.json`` holds then."""
+    tissue = result.run.get("tissue")
+    hide_plan(result.path, tissue=Path(tissue) if tissue else None)
+    stored = load_config(result.path / "config.yaml")
+    _write_config(result.path, replace(stored, export=replace(stored.export, anonymous=True)))
     run = {**result.run, "command": "pathopan run", "tissue": None, "settings": config.to_dict()}
     write_json(result.path / "run.json", run)
     return run
+
+
+def _write_config(out: Path, config: Config) -> None:
+    with atomic_path(out / "config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
 
 
 def _change_edit(result: Result, given: Given) -> str | None:

@@ -1,13 +1,13 @@
 """What a run shall do, written once, so that every job of it reads the same; and how each job ended.
 
-``OUT/run.json``, ``OUT/config.yaml`` and ``OUT/slides.csv`` are the plan. ``OUT/state/<slide_id>/<job>.json`` says how
+``OUT/run.json``, ``OUT/config.yaml`` and ``OUT/slides.csv`` are the plan, and ``OUT/private.json`` that of an anonymous
+run, whose ``slides.csv`` has no paths. ``OUT/state/<slide_id>/<job>.json`` says how
 a job ended: the stage is done, or the slide was refused, which is an answer and no error. A workflow declares these
 small files as its outputs; whatever is large lies in ``OUT/slides`` and survives when a job is repeated.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from typing import Any
 from pathopan.classes import Taxonomy
 from pathopan.config import Config, load_config
 from pathopan.errors import IncompatibleBundle, ManifestError, ResultError
-from pathopan.files import atomic_path, shown
-from pathopan.manifest import COLUMNS, SlideEntry, read_manifest
+from pathopan.files import shown
+from pathopan.manifest import SlideEntry, read_manifest
+from pathopan.privacy import PRIVATE, SLIDES, read_private
 from pathopan.record import SlideRecord, read_json
 
 
@@ -30,6 +31,7 @@ class Plan:
     run: dict[str, Any]  # run.json
     config: Config
     entries: Mapping[str, SlideEntry]
+    tissue: Path | None = None  # GeoJSON or image that says where the tissue is
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -59,8 +61,17 @@ class Plan:
         except KeyError as error:
             near = difflib.get_close_matches(slide_id, list(self.entries), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it has {len(self.entries)} slides"
-            msg = f"{self.out / 'slides.csv'} has no slide {slide_id!r}{hint}"
+            msg = f"{self.out / SLIDES} has no slide {slide_id!r}{hint}"
             raise ManifestError(msg) from error
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether no path of a slide may stand in what is shared."""
+        return self.config.export.anonymous
+
+    def told_path(self, slide_id: str) -> str:
+        """Give a slide's path as tables tell it: nothing of an anonymous run."""
+        return "" if self.anonymous else shown(self.entry(slide_id).path)
 
     def folder(self, slide_id: str) -> Path:
         """Name a slide's folder."""
@@ -83,15 +94,6 @@ class Plan:
         return [state for state in map(read_json, kept) if isinstance(state, dict)]
 
 
-def write_slides(out: Path, entries: list[SlideEntry]) -> None:
-    """Write ``slides.csv``, with absolute paths, so that a job may be started anywhere."""
-    with atomic_path(out / "slides.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for entry in entries:
-            writer.writerow([entry.slide_id, entry.path.absolute(), "" if entry.mpp is None else repr(entry.mpp)])
-
-
 def read_plan(out: Path) -> Plan:
     """Read what ``pathopan plan`` wrote.
 
@@ -103,8 +105,15 @@ def read_plan(out: Path) -> Plan:
         If its settings or slides cannot be read.
     """
     run = read_json(out / "run.json")
-    if not isinstance(run, dict) or not (out / "slides.csv").is_file():
+    if not isinstance(run, dict) or not (out / SLIDES).is_file():
         msg = f"{out} holds no planned run; `pathopan plan SLIDES --out {out}` makes one"
         raise ResultError(msg)
-    entries = read_manifest(out / "slides.csv")
-    return Plan(out, run, load_config(out / "config.yaml"), {entry.slide_id: entry for entry in entries})
+    config = load_config(out / "config.yaml")
+    tissue = Path(run["tissue"]) if run.get("tissue") else None
+    if not config.export.anonymous:
+        entries = read_manifest(out / SLIDES)
+    elif (out / PRIVATE).is_file():
+        entries, tissue = read_private(out)
+    else:  # deleted once all slides were done: tables can still be made
+        entries = [SlideEntry(str(name), Path()) for name in run.get("slides", ())]
+    return Plan(out, run, config, {entry.slide_id: entry for entry in entries}, tissue)

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 from pathopan.attempt import describe_engine
 from pathopan.batch import RunSettings
 from pathopan.errors import ConfigError, IncompatibleBundle, ResultError
-from pathopan.jobs.plan import Plan, write_slides
+from pathopan.jobs.plan import Plan
 from pathopan.jobs.state import JobState, Stage, run_stage
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import list_bundles
 from pathopan.pipeline import write_run_files
+from pathopan.privacy import PRIVATE, write_slides
 from pathopan.record import SlideRecord
 from pathopan.spread import Spread
 from pathopan.stages import (
@@ -62,7 +63,7 @@ class Part(NamedTuple):
 
 
 def plan_run(entries: list[SlideEntry], settings: RunSettings) -> None:
-    """Write down what a run shall do: ``run.json``, ``config.yaml`` and ``slides.csv``.
+    """Write down what a run shall do: ``run.json``, ``config.yaml`` and ``slides.csv``; paths see ``privacy``.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def plan_run(entries: list[SlideEntry], settings: RunSettings) -> None:
     tissue = settings.tissue.absolute() if settings.tissue else None
     placed = replace(settings, bundle=bundle, tissue=tissue)
     settings.out.mkdir(parents=True, exist_ok=True)
-    write_slides(settings.out, entries)
+    write_slides(settings.out, entries, tissue=tissue, anonymous=settings.config.export.anonymous)
     engine = Engine(bundle, settings.config, device=settings.device)
     write_run_files(placed, describe_engine(engine), entries)
 
@@ -156,9 +157,11 @@ def _job(plan: Plan, slide_id: str, workers: int | None = None) -> Job:
     if engine.bundle.sha256 != run["bundle"]["sha256"]:
         msg = f"bundle {run['bundle']['path']} has changed since {plan.out} was planned; plan it again"
         raise IncompatibleBundle(msg)
-    tissue = Path(run["tissue"]) if run.get("tissue") else None
+    if plan.entry(slide_id).path == Path():
+        msg = f"{plan.out / PRIVATE} is gone, so nobody knows where slide {slide_id!r} lies; plan the run again"
+        raise ResultError(msg)
     threads = run["workers"] if workers is None else workers
-    return Job(plan.entry(slide_id), plan.config, engine, plan.folder(slide_id), workers=threads, tissue=tissue)
+    return Job(plan.entry(slide_id), plan.config, engine, plan.folder(slide_id), workers=threads, tissue=plan.tissue)
 
 
 def _tiling(job: Job, record: SlideRecord) -> Any:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pathopan.batch import Failure, describe_failure, forget_paths
+from pathopan.batch import Failure, describe_failure
 from pathopan.errors import ResultError, SlideError
 from pathopan.files import remove
 from pathopan.jobs.plan import Plan
 from pathopan.locks import hold_folder
+from pathopan.privacy import forget_paths, hide_failure, without_path
 from pathopan.record import SlideRecord, now, write_json
 
 FIRST, LAST = "tile", "export"
@@ -90,13 +91,21 @@ def run_stage(plan: Plan, slide_id: str, stage: Stage, work: Work) -> JobState:
         with hold_folder(plan.out, shared=True):
             notes = work(record)
     except SlideError as error:
-        failure = describe_failure(plan.entry(slide_id), _reached(stage), error)
-        return _end(plan, job, record, stage, JobState(slide_id, stage.name, "refused", asdict(failure)))
+        failure = _describe(plan, slide_id, stage, error)
+        return _end(plan, job, record, stage, JobState(slide_id, stage.name, "refused", failure))
     except Exception as error:  # noqa: BLE001 (the job ends with it, and says why)
-        failure = describe_failure(plan.entry(slide_id), _reached(stage), error)
-        return _fail(plan, job, failure)
+        return _fail(plan, job, _describe(plan, slide_id, stage, error))
     notes = {**notes, "seconds": round(time.monotonic() - started, 3)}
     return _end(plan, job, record, stage, JobState(slide_id, stage.name, "done", notes=notes))
+
+
+def _describe(plan: Plan, slide_id: str, stage: Stage, error: Exception) -> dict[str, Any]:
+    """Say what went wrong; of an anonymous run, without the slide's path."""
+    entry = plan.entry(slide_id)
+    failure = asdict(describe_failure(entry, _reached(stage), error))
+    if plan.anonymous:
+        hide_failure(failure, entry.path, slide_id)
+    return failure
 
 
 def _reached(stage: Stage) -> str:
@@ -111,7 +120,7 @@ def _end(plan: Plan, job: str, record: SlideRecord, stage: Stage, state: JobStat
         record.write()
     elif stage.records and record.entries.pop("failure", None):
         record.write()
-    if stage.records and plan.config.export.anonymous and (state.failure or stage.name == LAST):
+    if stage.records and plan.anonymous and (state.failure or stage.name == LAST):
         forget_paths(record, plan.entry(state.slide_id).path)
     told = {"slide_id": state.slide_id, "stage": state.stage, "state": state.state, "finished": now(), **state.notes}
     write_json(plan.state_path(state.slide_id, job), told | ({"failure": state.failure} if state.failure else {}))
@@ -119,10 +128,12 @@ def _end(plan: Plan, job: str, record: SlideRecord, stage: Stage, state: JobStat
     return state
 
 
-def _fail(plan: Plan, job: str, failure: Failure) -> JobState:
-    state = JobState(failure.slide_id, failure.stage, "failed", asdict(failure))
-    trace = {"state": "failed", "failure": state.failure, "time": now(), "traceback": traceback.format_exc()}
-    write_json(plan.state_path(failure.slide_id, f"{job}.failed"), trace)
+def _fail(plan: Plan, job: str, failure: dict[str, Any]) -> JobState:
+    state, trace = JobState(failure["slide_id"], failure["stage"], "failed", failure), traceback.format_exc()
+    if plan.anonymous:
+        trace = without_path(trace, plan.entry(state.slide_id).path, state.slide_id)
+    told = {"state": "failed", "failure": failure, "time": now(), "traceback": trace}
+    write_json(plan.state_path(state.slide_id, f"{job}.failed"), told)
     return state
 
 
@@ -141,4 +152,4 @@ def _unfinished(plan: Plan, slide_id: str) -> Failure | None:
     known = [state["stage"] for state in sorted(plan.states(slide_id, "*"), key=lambda state: state["finished"])]
     last = f"not complete: {known[-1]} was its last stage" if known else "not complete: nothing was done yet"
     remedy = "wait for the jobs, or start the workflow again: it goes on from there"
-    return Failure(slide_id, str(plan.entry(slide_id).path), known[-1] if known else "", "Unfinished", last, remedy)
+    return Failure(slide_id, plan.told_path(slide_id), known[-1] if known else "", "Unfinished", last, remedy)

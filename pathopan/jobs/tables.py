@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
-from pathopan.batch import Failure, without_path
+from pathopan.batch import Failure
 from pathopan.cohort import write_cohort_tables
 from pathopan.errors import ResultError
 from pathopan.jobs.plan import Plan
@@ -38,15 +38,8 @@ def export_job(plan: Plan, slide_id: str) -> JobState:
 def tables_job(plan: Plan) -> list[Failure]:
     """Write the cohort's tables and page from what is there; gives the slides that are not finished."""
     unfinished = find_unfinished(plan)
-    if plan.config.export.anonymous:
-        unfinished = [_without_path(plan, failure) for failure in unfinished]
     write_cohort_tables(plan.out, taxonomy=plan.taxonomy, unfinished=[asdict(failure) for failure in unfinished])
     return unfinished
-
-
-def _without_path(plan: Plan, failure: Failure) -> Failure:
-    path = plan.entry(failure.slide_id).path
-    return replace(failure, path="", message=without_path(failure.message, path, failure.slide_id))
 
 
 def _place(plan: Plan, slide_id: str, record: SlideRecord) -> Place:

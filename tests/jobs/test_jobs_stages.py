@@ -247,12 +247,81 @@ def test_a_shard_is_i_of_n(text):
         Part.parse(text)
 
 
-def test_anonymous_jobs_leave_no_path_in_what_is_shared(pathopan, tmp_path, bundle, slides):
+def told_of(out, folder):
+    """Files that name the slides' folder."""
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    return [str(path.relative_to(out)) for path in files if str(folder).encode() in path.read_bytes()]
+
+
+def test_anonymous_jobs_leave_no_path_but_in_the_private_file(pathopan, tmp_path, bundle, slides):
     out = tmp_path / "out"
-    pathopan("plan", slides, "--out", out, "--bundle", bundle, "--set", SETTINGS, "--set", "export.anonymous=true")
+    pathopan("plan", slides, "--out", out, "--bundle", bundle, "--set", SETTINGS, "--anonymous")
+    assert told_of(out, slides.parent) == ["private.json"]
+    assert (out / "private.json").stat().st_mode & 0o077 == 0
     run_jobs(pathopan, out, shards=2, slides=["good", "broken", "gone"])
     pathopan("tables", out)  # two slides are not finished
-    shared = [path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] != "state"]
-    told = [path for path in shared if path.name != "slides.csv" and str(slides.parent).encode() in path.read_bytes()]
-    assert told == []
+    assert told_of(out, slides.parent) == ["private.json"]
     assert pd.read_csv(out / "failures.csv")["slide_id"].tolist() == ["broken", "gone", "other", "unknown"]
+    assert pd.read_csv(out / "slides.csv")["path"].isna().all()
+
+
+def test_a_job_of_an_anonymous_plan_that_fails_names_no_path(pathopan, tmp_path, bundle, slides, monkeypatch):
+    out = tmp_path / "out"
+    pathopan("plan", slides, "--out", out, "--bundle", bundle, "--anonymous")
+    pathopan("tile", out, "--slide", "good")
+    pathopan("tile", out, "--slide", "unknown")
+
+    def full(*_args):
+        raise OSError(28, "No space left on device", str(slides.parent / "good.tif"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathopan.stages.write_shard", full)
+        code, told = pathopan("predict", out, "--slide", "good")
+    assert (code, str(slides.parent) in told, "No space left" in told) == (1, False, True)
+    failed = json.loads((out / "state" / "good" / "predict.1-of-1.failed.json").read_text())
+    assert str(slides.parent) not in json.dumps(failed)
+    pathopan("tables", out)
+    assert set(told_of(out, slides.parent)) == {"private.json", "slides/good/record.json"}  # until its last stage
+
+
+def test_the_tables_of_an_anonymous_plan_outlive_its_private_file(pathopan, tmp_path, bundle, slides):
+    out = tmp_path / "out"
+    pathopan("plan", slides, "--out", out, "--bundle", bundle, "--set", SETTINGS, "--anonymous")
+    run_jobs(pathopan, out, shards=1, slides=["good", "broken", "gone", "unknown"])
+    (out / "private.json").unlink()
+    assert pathopan("tables", out)[0] == 0
+    assert pd.read_csv(out / "scores.csv").set_index("slide_id").loc["good", "status"] == "scored"
+    code, told = pathopan("tile", out, "--slide", "other")
+    assert (code, "private.json is gone" in told, "plan the run again" in told) == (1, True, True)
+    assert pathopan("plan", slides, "--out", out, "--bundle", bundle, "--set", SETTINGS)[0] == 0
+    assert told_of(out, slides.parent) == ["run.json", "slides.csv"]
+
+
+def test_an_anonymous_plan_keeps_the_tissue_that_was_given(pathopan, tmp_path, bundle, slides):
+    tissue = tmp_path / "Doe" / "tissue.geojson"
+    tissue.parent.mkdir()
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [300, 0], [300, 300], [0, 300], [0, 0]]]}
+    tissue.write_text(json.dumps({"type": "FeatureCollection", "features": [
+        {"type": "Feature", "properties": {}, "geometry": square}]}))  # fmt: skip
+    tiles = {}
+    for anonymous in (True, False):
+        out = tmp_path / f"out-{anonymous}"
+        words = ["plan", slides, "--out", out, "--bundle", bundle, "--tissue", tissue]
+        pathopan(*words, *(["--anonymous"] if anonymous else []))
+        assert pathopan("tile", out, "--slide", "good")[0] == 0
+        tiles[anonymous] = state(out, "good", "tile")["tiles"]
+    assert tiles[True] == tiles[False] < 12
+    assert told_of(tmp_path / "out-True", tissue.parent) == ["private.json"]
+
+
+def test_a_planned_run_is_made_anonymous_afterwards(pathopan, planned, slides):
+    run_jobs(pathopan, planned, shards=2, slides=["good", "broken"])
+    pathopan("tables", planned)
+    assert {"slides.csv", "state/broken/tile.json", "failures.csv"} <= set(told_of(planned, slides.parent))
+    code, told = pathopan("export", planned, "--anonymous")
+    assert code == 0, told
+    assert told_of(planned, slides.parent) == ["private.json"]
+    run_jobs(pathopan, planned, shards=2, slides=["other", "gone", "unknown"])  # the plan still works
+    pathopan("tables", planned)
+    assert told_of(planned, slides.parent) == ["private.json"]
+    assert pd.read_csv(planned / "scores.csv")["status"].tolist().count("scored") == 2
