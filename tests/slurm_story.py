@@ -23,6 +23,7 @@ from pathopan.datasets.synthetic import make_slide, write_pyramid
 REPOSITORY = Path(__file__).resolve().parents[1]
 SNAKEFILE = REPOSITORY / "workflows" / "cohort" / "workflow" / "Snakefile"
 BIN = Path(sys.executable).parent
+SNAKEMAKE = (sys.executable, Path(__file__).with_name("slurm_snakemake.py"), "-s", SNAKEFILE)
 LONG, HUNGRY, BLOCKED = "long", "hungry", "blocked"
 GOOD = ("blocked", "glass", "hungry", "long", "small", "stated")
 REFUSED = ("broken", "unknown")
@@ -87,8 +88,7 @@ def write_profile(folder: Path) -> Path:
         "latency-wait": 20,
         "slurm-status-command": "squeue",
         "slurm-no-account": True,
-        "slurm-init-seconds-before-status-checks": 3,
-        "seconds-between-status-checks": 1,
+        "slurm-init-seconds-before-status-checks": 1,
     }
     enough = profile["set-resources"]["predict"]["mem_mb"]
     profile["set-resources"]["predict"]["mem_mb"] = (
@@ -144,7 +144,7 @@ def _tell(folder: Path, shared: Path | None) -> Story:
 def _kill_the_driver(story: Story, profile: Path) -> None:
     """Kill Snakemake while tiles are computed, and then the jobs that it has left behind, as its handbook tells."""
     started = time.monotonic()
-    words = [BIN / "snakemake", "-s", SNAKEFILE, "-d", story.run, "--workflow-profile", profile]
+    words = [*SNAKEMAKE, "-d", story.run, "--workflow-profile", profile]
     with (story.folder / "first.log").open("w") as log:
         driver = subprocess.Popen([*map(str, words)], stdout=log, stderr=log, env=_environment(story))
         try:
@@ -166,7 +166,7 @@ def _kill_the_driver(story: Story, profile: Path) -> None:
 
 
 def _snakemake(story: Story, name: str, *words: object) -> None:
-    _call(story, name, [BIN / "snakemake", "-s", SNAKEFILE, "-d", story.run, *words])
+    _call(story, name, [*SNAKEMAKE, "-d", story.run, *words])
 
 
 def _call(story: Story, name: str, words: list[Any]) -> None:
