@@ -195,7 +195,7 @@ def run_slide(
             tiling = tile_slide(job, record)
             plan = predict_slide(job, tiling, record, progress, predict=predict)
             progress("stitch", len(tiling.tiles), len(tiling.tiles))
-            stitch_slide(job, tiling, plan, record)
+            stitch_slide(job, tiling, plan, record, progress=progress)
         _keep_warnings(job, record, told)
     progress("score", 0, 1)
     score_to_files(place, record)

@@ -21,7 +21,7 @@ from pathopan.errors import ProcessDied
 from pathopan.geometry import Window
 from pathopan.inference.child import Answer, Child, Tell
 from pathopan.manifest import SlideEntry
-from pathopan.record import readable_time
+from pathopan.record import align, readable_time
 from pathopan.slide import Slide, check_mpp, open_slide
 from pathopan.tiler.grid import make_grid
 from pathopan.tiler.select import select_tiles
@@ -48,6 +48,9 @@ DISK_PER_NUCLEUS = 1_200.0
 MEMORY_PER_NUCLEUS = 1_900.0
 """Bytes while a slide is scored: 1.9 GB for a million nuclei (tests/large_case.py)."""
 
+HEAD = ["slide_id", "ok", "size px", "um/px", "levels", "tissue mm2", "tiles", "time", "disk", "checked in"]
+"""Of the table of slides."""
+
 
 @dataclass(frozen=True)
 class SlideCheck:
@@ -64,6 +67,11 @@ class SlideCheck:
     tissue_mm2: float = 0.0
     tiles: int = 0
     seconds: float = 0.0  # that this check took
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it can be run, and nothing is to be found on it."""
+        return not self.problem and self.tiles == 0
 
     @property
     def nuclei(self) -> float:
@@ -171,15 +179,15 @@ def _start(settings: CheckSettings) -> tuple[None, Answer]:
 
     engine = Engine(settings.bundle, settings.config, device=settings.device)
 
-    def answer(request: tuple[str, SlideEntry], _tell: Tell) -> Any:
+    def answer(request: tuple[str, SlideEntry], tell: Tell) -> Any:
         kind, entry = request
-        return check_slide(entry, engine, settings) if kind == "check" else _measure(entry, engine, settings)
+        return check_slide(entry, engine, settings, tell) if kind == "check" else _measure(entry, engine, settings)
 
     return None, answer
 
 
-def check_slide(entry: SlideEntry, engine: Any, settings: CheckSettings) -> SlideCheck:
-    """Open a slide, decode windows of every level, find its tissue and count its tiles."""
+def check_slide(entry: SlideEntry, engine: Any, settings: CheckSettings, tell: Tell = _unheard) -> SlideCheck:
+    """Open a slide, decode windows of every level, find its tissue and count its tiles; tells of each window."""
     started = time.monotonic()
     found = SlideCheck(entry.slide_id, entry.path)
     try:
@@ -189,6 +197,7 @@ def check_slide(entry: SlideEntry, engine: Any, settings: CheckSettings) -> Slid
             found = replace(found, warnings=info.warnings)
             for window, mpp in probes(slide):
                 slide.read(window, mpp)
+                tell("window")
             check_mpp(info, engine.bundle.mpp)
             tiler = settings.config.tiler
             tissue = find_tissue(slide, mpp=tiler.tissue_mpp, min_tissue_um2=tiler.min_tissue_um2)
@@ -249,21 +258,43 @@ def peak_memory() -> float:
 
 
 def describe_checks(checks: Sequence[SlideCheck], machine: Machine | None) -> list[str]:
-    """Write the table of slides, and what the batch will take."""
-    head = "slide_id\tok\tsize px\tum/px\tlevels\ttissue mm2\ttiles\ttime\tdisk\tnotes"
-    lines = [head, *(_row(check, machine) for check in checks)]
-    bad = sum(bool(check.problem) for check in checks)
-    lines.append(f"{len(checks)} slides, {bad} cannot be scored, {sum(c.seconds for c in checks):.1f} s for the check")
+    """Write the table of slides, why some cannot be scored and what to do, and what the batch will take."""
+    lines = [*align([HEAD, *(_row(check, machine) for check in checks)]), *_remarks(checks), ""]
+    bad, empty = sum(bool(check.problem) for check in checks), sum(check.is_empty for check in checks)
+    told = [f"{len(checks) - bad - empty} ok", *([f"{empty} without tissue"] if empty else [])]
+    seconds = sum(check.seconds for check in checks)
+    lines.append(
+        f"{len(checks)} slides: {', '.join([*told, f'{bad} cannot be scored'])}; "
+        f"looked at in {seconds:.1f} s, {seconds / max(1, len(checks)):.1f} s a slide"
+    )
     if machine is None:
-        return lines
+        reason = "no slide with tissue can be read, or the network does not run: see `pathopan doctor`"
+        return [*lines, f"what `pathopan run` will take was not measured: {reason}"]
     seconds = sum(_seconds(check, machine) for check in checks)
     disk = sum(check.disk_bytes for check in checks if not check.problem)
     memory = machine.memory_bytes + max((c.nuclei for c in checks if not c.problem), default=0) * MEMORY_PER_NUCLEUS
-    lines.append(f"network: {machine.runtime}, {machine.seconds_per_tile:.2f} s a tile here")
-    lines.append(f"time: about {readable_time(seconds)}")
-    lines.append(f"disk: about {_gb(disk)}, free {_gb(machine.free_disk_bytes)}")
-    lines.append(f"memory: about {_gb(memory)}, free {_gb(machine.free_memory_bytes)}")
+    lines.append("what `pathopan run` will take, by what this machine did just now:")
+    lines.append(
+        f"  time    about {readable_time(seconds)}: {machine.seconds_per_tile:.2f} s a tile, {machine.runtime}"
+    )
+    lines.append(f"  disk    about {_size(disk)}; {_size(machine.free_disk_bytes)} are free")
+    lines.append(f"  memory  about {_size(memory)}; {_size(machine.free_memory_bytes)} are free")
     return lines
+
+
+def _remarks(checks: Sequence[SlideCheck]) -> Iterator[str]:
+    """Say below the table what does not fit into it."""
+    noted = [check for check in checks if check.warnings and not check.problem]
+    bad = [check for check in checks if check.problem]
+    if noted:
+        yield from ("", "worth a look:")
+    for check in noted:
+        yield f"  {check.slide_id}: {'; '.join(check.warnings)}"
+    if bad:
+        yield from ("", "cannot be scored:")
+    for check in bad:
+        yield f"  {check.slide_id}: {check.problem}"
+        yield f"    -> {check.remedy}"
 
 
 def shortages(checks: Sequence[SlideCheck], machine: Machine | None) -> list[str]:
@@ -282,15 +313,16 @@ def _seconds(check: SlideCheck, machine: Machine) -> float:
     return 0.0 if check.problem else check.tiles * machine.seconds_per_tile * BEYOND_PREDICTION
 
 
-def _row(check: SlideCheck, machine: Machine | None) -> str:
+def _row(check: SlideCheck, machine: Machine | None) -> list[str]:
     size = "x".join(map(str, check.size_l0)) if check.levels else ""
     known = [size, f"{check.mpp:.4g}" if check.levels else "", str(check.levels or "")]
+    looked = f"{check.seconds:.1f} s"
     if check.problem:
-        return "\t".join([check.slide_id, "NO", *known, "", "", "", "", f"{check.problem} -> {check.remedy}"])
+        return [check.slide_id, "NO", *known, "", "", "", "", looked]
     time_text = readable_time(_seconds(check, machine)) if machine else ""
-    numbers = [f"{check.tissue_mm2:.2f}", str(check.tiles), time_text, _gb(check.disk_bytes)]
-    return "\t".join([check.slide_id, "yes", *known, *numbers, "; ".join(check.warnings)])
+    numbers = [f"{check.tissue_mm2:.2f}", str(check.tiles), time_text, _size(check.disk_bytes)]
+    return [check.slide_id, "empty" if check.is_empty else "yes", *known, *numbers, looked]
 
 
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
+def _size(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

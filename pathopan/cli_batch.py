@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -31,16 +32,16 @@ def check(
 
     Example: pathopan check slides/ --out results
     """
-    from pathopan.check import CheckSettings, check_slides, describe_checks, shortages
+    from pathopan.check import CheckSettings, SlideCheck, check_slides, describe_checks, shortages
     from pathopan.manifest import find_slides
 
     entries = find_slides(paths, recursive=recursive, slide_mpp=slide_mpp)
     settings = CheckSettings(bundle, load_config(config, overrides=set_), device, workers)
+    done = itertools.count(1)
 
-    def tell(found: object) -> None:
-        typer.echo(
-            f"{getattr(found, 'slide_id', '')}: {getattr(found, 'problem', '') or 'opens and decodes'}", err=True
-        )
+    def tell(found: SlideCheck) -> None:
+        told = "cannot be scored" if found.problem else "opens and decodes"
+        typer.echo(f"{next(done)} of {len(entries)}, {found.slide_id}: {told}", err=True)
 
     checks, machine = check_slides(entries, settings, out, tell)
     missing = shortages(checks, machine)
@@ -74,5 +75,5 @@ def doctor(
     sound = True
     for finding in examine(out, bundle=bundle, device=device):
         sound = sound and finding.sound
-        typer.echo(f"{'ok' if finding.sound else 'NO'}\t{finding.name}\t{finding.text}")
+        typer.echo(f"{'ok' if finding.sound else 'NO':4}{finding.name:24}{finding.text}")
     raise typer.Exit(0 if sound else 1)

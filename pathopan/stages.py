@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +300,13 @@ def shard_folder(job: Job) -> Path:
     return job.folder / "shards" / f"{job.prints['predict']}-{job.config.inference.shard_tiles}"
 
 
-def stitch_slide(job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord) -> None:
+def _unheard(*_told: object) -> None:
+    """Nobody listens."""
+
+
+def stitch_slide(
+    job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord, *, progress: Progress = _unheard
+) -> None:
     """Merge the tiles, row by row; writes ``panoptic.ome.zarr`` and ``detections.parquet`` (level-0 pixels)."""
     started = time.monotonic()
     grid, config, path = tiling.grid, job.config, job.folder / "panoptic.ome.zarr"
@@ -309,7 +315,7 @@ def stitch_slide(job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord)
         picture = read_overview(slide, config.export.image_mpp)
     version: Version = "0.4" if config.export.ngff == "0.4" else "0.5"
     with GeoParquetWriter(job.folder / "detections.parquet", schema=detections_schema(job.taxonomy)) as table:
-        nuclei = _Nuclei(job, tiling, table)
+        nuclei = _Nuclei(job, tiling, table, progress)
         write_panoptic(
             path,
             grid=grid,
@@ -331,8 +337,9 @@ def stitch_slide(job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord)
 class _Nuclei:
     """The nuclei of a slide on their way from the shards into the label map, written and counted as they pass."""
 
-    def __init__(self, job: Job, tiling: Tiling, table: GeoParquetWriter) -> None:
+    def __init__(self, job: Job, tiling: Tiling, table: GeoParquetWriter, progress: Progress) -> None:
         self._job, self._grid, self._table = job, tiling.grid, table
+        self._beat = partial(progress, "stitch", len(tiling.tiles), len(tiling.tiles))
         self._um_per_px = tiling.info.mpp_l0
         self.seams = SeamCounter(tiling.grid)
         self.counts = Counter[str]()
@@ -345,6 +352,7 @@ class _Nuclei:
         for part in merge_rows(rows, grid, margin_px=margin, max_overlap=config.max_overlap):
             self.counts["nuclei"] += len(part.nuclei)
             self._note(part.nuclei)
+            self._beat()  # who waits for a slide knows by it that it is slow, and does not hang
             yield part
 
     def _candidates(self, plan: ShardPlan) -> Iterator[gpd.GeoDataFrame]:

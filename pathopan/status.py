@@ -15,7 +15,7 @@ from pathopan.errors import ResultError
 from pathopan.files import remove
 from pathopan.locks import is_held, read_holder
 from pathopan.manifest import SlideEntry
-from pathopan.record import now, read_json, readable_time, write_json
+from pathopan.record import align, now, read_json, readable_time, write_json
 
 PROGRESS = ".progress.json"
 """In a run's folder while it goes on, or was killed."""
@@ -24,6 +24,9 @@ _EVERY_S = 2.0
 
 STATES = ("done", "failed", "running", "partial", "waiting")
 """What a slide can be."""
+
+_BRIEF = ("done", "waiting")  # are not listed one by one, as there may be hundreds
+_NAMED = 10  # slides that wait
 
 
 @dataclass
@@ -133,16 +136,16 @@ def read_status(out: Path) -> RunStatus:
     """
     run, told = read_json(out / "run.json"), read_json(out / PROGRESS)
     folders = sorted(path.name for path in (out / "slides").glob("*") if path.is_dir())
-    if not run and not folders:
+    alive, holder = is_held(out), read_holder(out)
+    if not run and not folders and not alive:
         msg = f"{out}: holds no run; give the folder that was given to --out"
         raise ResultError(msg)
     told = told if isinstance(told, dict) and isinstance(told.get("slides"), list) else {}
     run = run if isinstance(run, dict) else {}
     listed = told.get("slides") or run.get("slides") or []
     planned = [str(name) for name in listed] if isinstance(listed, list) else []
-    alive, holder = is_held(out), read_holder(out)
     names = list(dict.fromkeys([*planned, *folders]))
-    slides = tuple(_slide_status(out / "slides" / name, told if alive else {}) for name in names)
+    slides = tuple(_slide_status(out, name, told if alive else {}) for name in names)
     finished, seconds = _number(told.get("finished")), _number(told.get("seconds"))
     pace = seconds / finished if finished > 0 else None
     left = pace * (len(planned) - finished) if pace is not None and alive else None
@@ -150,8 +153,9 @@ def read_status(out: Path) -> RunStatus:
     return RunStatus(slides, alive, who, pace, left)
 
 
-def _slide_status(folder: Path, told: dict[str, Any]) -> SlideStatus:
-    name, record = folder.name, read_json(folder / "record.json")
+def _slide_status(out: Path, name: str, told: dict[str, Any]) -> SlideStatus:
+    folder = out / "slides" / name
+    record = read_json(folder / "record.json")
     record = record if isinstance(record, dict) else {}
     if told.get("current") == name:
         tiles = f", tile {told.get('tiles_done')} of {told.get('tiles')}" if told.get("tiles") else ""
@@ -163,9 +167,19 @@ def _slide_status(folder: Path, told: dict[str, Any]) -> SlideStatus:
     if "export" in stages and (folder / "score.json").is_file():
         seconds = sum(_number(entry.get("seconds")) for entry in stages.values() if isinstance(entry, dict))
         return SlideStatus(name, "done", f"{seconds:.0f} s")
+    failed = _failed_job(out / "state" / name)
+    if failed:
+        return SlideStatus(name, "failed", f"{failed.get('stage')}: {failed.get('message')}")
     if stages:
         return SlideStatus(name, "partial", f"{', '.join(stages)} done; the same command goes on from there")
     return SlideStatus(name, "waiting", "")
+
+
+def _failed_job(folder: Path) -> dict[str, Any]:
+    """Read why a job of a planned run failed for a slide, if one did and was not repeated."""
+    found = [read_json(path) for path in sorted(folder.glob("*.failed.json"))]
+    told = next((state.get("failure") for state in found if isinstance(state, dict)), None)
+    return told if isinstance(told, dict) else {}
 
 
 def _number(stored: Any) -> float:
@@ -173,15 +187,20 @@ def _number(stored: Any) -> float:
 
 
 def describe_status(status: RunStatus) -> list[str]:
-    """Write a run's status: a line for each slide that is not done, and the sums."""
-    lines = [f"{slide.slide_id}\t{slide.state}\t{slide.text}" for slide in status.slides if slide.state != "done"]
+    """Write a run's status: a line for each slide that runs, failed or is partly done, who waits, and the sums."""
+    told = [[slide.slide_id, slide.state, slide.text] for slide in status.slides if slide.state not in _BRIEF]
+    lines = align(told) if told else []
+    waiting = [slide.slide_id for slide in status.slides if slide.state == "waiting"]
+    if waiting:
+        more = len(waiting) - _NAMED
+        lines.append(f"waiting: {', '.join(waiting[:_NAMED])}{f' and {more} more' if more > 0 else ''}")
     counts = ", ".join(f"{status.count(state)} {state}" for state in STATES if status.count(state))
-    lines.append(f"{len(status.slides)} slides: {counts}")
+    lines.append(f"{len(status.slides)} slides: {counts}" if status.slides else "no slide has been begun")
     if status.alive:
         lines.append(f"going on: {status.holder or 'a process writes into the folder'}")
-    elif status.count("waiting") or status.count("partial"):
+    elif waiting or status.count("partial"):
         lines.append("nobody works on it: the same command goes on where it stopped")
     if status.seconds_a_slide is not None:
-        left = f", {readable_time(status.seconds_left)} left" if status.seconds_left is not None else ""
+        left = f", about {readable_time(status.seconds_left)} left" if status.seconds_left is not None else ""
         lines.append(f"{readable_time(status.seconds_a_slide)} a slide{left}")
     return lines

@@ -13,6 +13,9 @@ from pathopan import pipeline
 from pathopan.batch import RunSettings
 from pathopan.inference.child import Child
 
+SLOW_S = 10
+"""That a slide named slow takes, a tile a second."""
+
 
 def open_dangerous(settings: RunSettings, keep_open: tuple[int, ...]) -> Child:
     """Open a child, in place of ``pathopan.pipeline.open_worker``."""
@@ -31,6 +34,9 @@ def start_light():
     def answer(request, tell):
         tell("predict", 1, 9)
         endanger(request[0].path)
+        for done in range(SLOW_S if request[0].path.stem == "slow" else 0):
+            time.sleep(1)
+            tell("predict", done, SLOW_S)
         return None, False
 
     return {"bundle": {"name": "none"}, "taxonomy": BREAST.to_dict()}, answer

@@ -53,8 +53,11 @@ def test_a_sound_slide_and_what_it_will_take(synthetic_slide, engine, settings):
     assert (found.problem, found.size_l0, found.mpp, found.tiles) == ("", (2048, 1536), 0.5, 12)
     assert found.tissue_mm2 == pytest.approx(0.5, abs=0.15)
     lines = describe_checks([found], MACHINE)
-    assert lines[1].startswith("S-1\tyes\t2048x1536\t0.5\t")
-    assert "time: about 30 s" in lines  # 12 tiles of 2 s, and a quarter
+    assert lines[0].split()[:2] == ["slide_id", "ok"]
+    assert lines[1].split()[:4] == ["S-1", "yes", "2048x1536", "0.5"]
+    assert lines[0].index("levels") == lines[1].index(f" {found.levels} ") + 1  # columns stand below one another
+    assert any(line.startswith("  time    about 30 s: 2.00 s a tile") for line in lines)  # 12 tiles, and a quarter
+    assert any(line.startswith("1 slides: 1 ok, 0 cannot be scored; looked at in") for line in lines)
     assert shortages([found], MACHINE) == []
     assert shortages([found], replace(MACHINE, free_disk_bytes=1e3)) == [
         "disk: too little is free; choose another --out"
@@ -72,8 +75,10 @@ def test_a_slide_that_is_damaged_inside_is_found(tmp_path, synthetic_slide, engi
     assert "cannot be read at" in found.problem
     assert "copy or export the file again" in found.remedy
     lines = describe_checks([found], None)
-    assert lines[1].split("\t")[1] == "NO"
-    assert lines[2].startswith("1 slides, 1 cannot be scored")
+    assert lines[1].split()[:2] == ["S-1", "NO"]
+    assert lines[3:6] == ["cannot be scored:", f"  S-1: {found.problem}", f"    -> {found.remedy}"]
+    assert "1 slides: 0 ok, 1 cannot be scored" in lines[7]
+    assert "was not measured" in lines[8]
 
 
 def test_a_slide_without_mpp_and_one_without_tissue(tmp_path, engine, settings):
@@ -84,6 +89,17 @@ def test_a_slide_without_mpp_and_one_without_tissue(tmp_path, engine, settings):
     glass = check_slide(SlideEntry("S-2", tmp_path / "glass.tif", 0.5), engine, settings)
     assert (glass.problem, glass.tiles) == ("", 0)
     assert any(text.startswith("no tissue: ") for text in glass.warnings)
+    lines = describe_checks([silent, glass], MACHINE)
+    assert lines[2].split()[:2] == ["S-2", "empty"]
+    assert lines[4:6] == ["worth a look:", f"  S-2: {'; '.join(glass.warnings)}"]
+    assert "2 slides: 0 ok, 1 without tissue, 1 cannot be scored" in "\n".join(lines)
+
+
+def test_a_check_tells_of_each_window_so_that_a_slow_slide_is_not_given_up(synthetic_slide, engine, settings):
+    told = []
+    check_slide(SlideEntry("S-1", synthetic_slide.path), engine, settings, lambda *what: told.append(what))
+    with open_slide(synthetic_slide.path) as slide:
+        assert len(told) == len(list(probes(slide)))
 
 
 def test_all_slides_are_looked_at_and_the_machine_is_measured(tmp_path, synthetic_slide, settings, monkeypatch):

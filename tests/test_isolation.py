@@ -23,7 +23,7 @@ from pathopan.locks import hold_folder, is_held
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import save_bundle
 from pathopan.pipeline import run_cohort
-from pathopan.status import read_status
+from pathopan.status import describe_status, read_status
 
 
 def silent(*_told):
@@ -93,6 +93,20 @@ def test_a_child_that_says_nothing_is_ended():
         assert not is_alive(pid)
 
 
+@pytest.mark.slow
+def test_a_slide_that_hangs_is_given_up_and_one_that_is_slow_is_not(tmp_path, bundle, slides, monkeypatch):
+    monkeypatch.setattr("pathopan.pipeline.open_worker", dangers.open_light)
+    settings = RunSettings(tmp_path / "out", bundle, Config(), patience_s=dangers.SLOW_S - 4)
+    started = time.monotonic()
+    outcome = run_cohort(slides("hangs", "slow"), settings, LineWatcher(sys.stdout))
+    assert time.monotonic() - started < 120
+    assert (outcome.skipped, [failure.slide_id for failure in outcome.failures]) == (1, ["hangs"])
+    row = pd.read_csv(tmp_path / "out" / "failures.csv").iloc[0]
+    assert row[["slide_id", "stage", "error"]].tolist() == ["hangs", "predict", "ProcessStalled"]
+    assert row["message"] == "nothing happened for 6 s, and its process was ended"
+    assert "give slow slides more --patience" in row["remedy"]
+
+
 def test_what_start_raises_is_raised_here():
     with Child(dangers.bad_start, patience_s=60) as child, pytest.raises(LookupError, match="no bundle"):
         child.greeting()
@@ -144,6 +158,39 @@ def test_a_held_folder_is_refused_and_free_again_later(tmp_path, monkeypatch):
     with hold_folder(out, shared=True), hold_folder(out, shared=True), pytest.raises(FolderInUse), hold_folder(out):
         pass
     assert not (out / ".lock").exists()
+
+
+def test_status_lists_what_matters_and_names_who_works(tmp_path):
+    out = tmp_path / "out"
+    with hold_folder(out):
+        told = describe_status(read_status(out))
+        assert told[0] == "no slide has been begun"  # the network is being read
+        assert told[1].startswith(f"going on: process {os.getpid()} on ")
+    with pytest.raises(ResultError, match="holds no run"):
+        read_status(out)
+    names = [f"S-{number:02d}" for number in range(14)]
+    (out / "run.json").write_text(json.dumps({"slides": names}))
+    told = {"current": names[1], "stage": "predict", "tiles": 9, "tiles_done": 3, "finished": 1, "seconds": 60}
+    (out / ".progress.json").write_text(json.dumps({**told, "slides": names}))
+    (out / "slides" / names[0]).mkdir(parents=True)
+    failure = {"stage": "open", "message": "no mpp"}
+    (out / "slides" / names[0] / "record.json").write_text(json.dumps({"failure": failure}))
+    (out / "state" / names[2]).mkdir(parents=True)
+    failed = {"failure": {"stage": "stitch", "message": "disk full"}}
+    (out / "state" / names[2] / "stitch.failed.json").write_text(json.dumps(failed))
+    with hold_folder(out):
+        lines = describe_status(read_status(out))
+    assert [line.split(maxsplit=2) for line in lines[:3]] == [
+        ["S-00", "failed", "open: no mpp"],
+        ["S-01", "running", "predict, tile 3 of 9"],
+        ["S-02", "failed", "stitch: disk full"],
+    ]
+    assert lines[3] == f"waiting: {', '.join(names[3:13])} and 1 more"
+    assert lines[4] == "14 slides: 2 failed, 1 running, 11 waiting"
+    assert lines[6] == "60 s a slide, about 13 min left"
+    dead = describe_status(read_status(out))
+    assert "nobody works on it: the same command goes on where it stopped" in dead
+    assert "running" not in "".join(dead)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):

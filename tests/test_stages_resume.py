@@ -27,7 +27,8 @@ def bundle(tmp_path_factory):
 def go(job, progress=lambda *_heard: None):
     record = SlideRecord.open(job.folder / "record.json")
     tiling = tile_slide(job, record)
-    stitch_slide(job, tiling, predict_slide(job, tiling, record, progress, predict=predict_shards), record)
+    plan = predict_slide(job, tiling, record, progress, predict=predict_shards)
+    stitch_slide(job, tiling, plan, record, progress=progress)
     return gpd.read_parquet(job.folder / "detections.parquet")
 
 
@@ -53,3 +54,10 @@ def test_a_stopped_prediction_goes_on_whatever_the_size_of_shards(tmp_path, bund
         go(job("stopped", sizes[0]), stop)
     assert list((tmp_path / "stopped").rglob("0*.parquet"))
     assert go(job("stopped", sizes[1])).equals(go(job("whole", 16)))
+
+
+def test_stitching_tells_row_by_row_that_it_goes_on(tmp_path, bundle, slide):
+    config, told = load_config(), []
+    job = Job(SlideEntry("truth", slide), config, Engine(bundle, config, device="cpu"), tmp_path / "out", workers=0)
+    go(job, lambda *heard: told.append(heard))
+    assert told.count(("stitch", 12, 12)) >= 3  # three rows of four tiles
