@@ -7,6 +7,7 @@ new end that is neither a value nor an error of pathopan's own, and keeps its in
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
@@ -28,7 +29,8 @@ from make_trees import CALIBRATION, make_results, make_slide_file, recipe_file
 ODD = (None, True, -1, 0, 1e400, float("nan"), 2**70, "", "x", "\ud800", "../x", [], [[]], {}, {"": None})
 """Put in place of a part of a JSON file."""
 
-EVERY_S = 30
+SLOW_S = 30
+READERS = ("geojson", "manifest", "config", "recipe", "calibration", "bundle", "run", "record", "score", "progress")
 
 
 def mutate_json(data: bytes, seed: int, size: int) -> bytes | None:
@@ -123,74 +125,82 @@ def _result_target(name: str, folder: Path) -> Target:
         if name != "progress":
             write_cohort_tables(out, taxonomy=BREAST)
             result = open_result(out)
-            result.taxonomy
-            for slide in result:
-                slide.score, slide.record, slide.mpp_l0
+            assert result.taxonomy
+            assert all(slide.mpp_l0 and slide.score and slide.record for slide in result)
 
     return place.read_bytes() if place.is_file() else json.dumps(told).encode(), read
+
+
+class Fuzzed:
+    """Tries inputs on a reader until the time is over, and keeps those that end oddly."""
+
+    def __init__(self, reader: str, folder: Path, keep: Path, seconds: float) -> None:
+        with redirect_stderr(io.StringIO()):
+            self.seed, self._read = target(reader, folder)
+        suffix = {"geojson": ".geojson", "manifest": ".csv"}.get(reader, ".json")
+        self._reader, self._folder, self._keep, self._path = reader, folder, keep, folder / f"file{suffix}"
+        self._stop_at = time.monotonic() + seconds
+        self._tried, self._known = 0, set[str]()
+
+    def __call__(self, data: bytes) -> None:
+        self._tried += 1
+        self._path.write_bytes(data)
+        odd = self._try()
+        known = odd.partition(": ")[0]
+        if odd and known not in self._known:
+            self._known.add(known)
+            self._keep.mkdir(exist_ok=True)
+            kept = self._keep / f"{self._reader}-{len(self._known)}{self._path.suffix}"
+            kept.write_bytes(data)
+            print(f"{self._reader}: {odd} ({kept})", flush=True)
+        if time.monotonic() > self._stop_at:
+            self.end()
+
+    def _try(self) -> str:
+        """Say what was odd about how it ended; nothing if it ended well."""
+        from pathopan.errors import PathopanError
+
+        started = time.process_time()
+        try:
+            self._read(self._path)
+        except PathopanError as error:
+            return "" if len(str(error)) > 10 else f"an empty message: {type(error).__name__}"
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            return f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {error}"[:200]
+        return f"more than {SLOW_S} s" if time.process_time() - started > SLOW_S else ""
+
+    def end(self) -> None:
+        print(f"{self._reader}: {self._tried} inputs, {len(self._known)} odd ends", flush=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os._exit(bool(self._known))  # libFuzzer has no other end that leaves the exit code to us
 
 
 def main() -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["pathopan"]):
-        import pathopan.api  # noqa: F401 (all readers are imported by it)
-        import pathopan.training.recipe
-        from pathopan.errors import PathopanError
-
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("reader")
+    parser.add_argument("reader", choices=READERS)
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-found"), help="folder for inputs that ended oddly")
     options = parser.parse_args()
-    folder, found, told = Path(tempfile.mkdtemp()), set[str](), {"tried": 0, "until": time.monotonic() + EVERY_S}
-    with redirect_stderr(io.StringIO()):
-        seed, read = target(options.reader, folder)
+    with atheris.instrument_imports(include=["pathopan"]):
+        importlib.import_module("pathopan.api")
+        importlib.import_module("pathopan.training.recipe")
+    folder = Path(tempfile.mkdtemp())
+    fuzzed = Fuzzed(options.reader, folder, options.keep, options.seconds)
     (folder / "seeds").mkdir()
-    (folder / "seeds" / "sound").write_bytes(seed)
-    path = folder / ("file" + {"geojson": ".geojson", "manifest": ".csv"}.get(options.reader, ".json"))
-
-    def end() -> None:
-        print(f"{options.reader}: {told['tried']} inputs, {len(found)} odd ends", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(bool(found))
-
-    stop_at = time.monotonic() + options.seconds
-
-    def once(data: bytes) -> None:
-        told["tried"] += 1
-        path.write_bytes(data)
-        started = time.process_time()
-        try:
-            read(path)
-        except PathopanError as error:
-            odd = "" if len(str(error)) > 10 else f"an empty message: {type(error).__name__}"
-        except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            odd = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {error}"[:200]
-        else:
-            odd = ""
-        if not odd and time.process_time() - started > EVERY_S:
-            odd = f"more than {EVERY_S} s"
-        known = odd.partition(": ")[0]
-        if odd and known not in found:
-            found.add(known)
-            options.keep.mkdir(exist_ok=True)
-            kept = options.keep / f"{options.reader}-{len(found)}{path.suffix}"
-            kept.write_bytes(data)
-            print(f"{options.reader}: {odd} ({kept})", flush=True)
-        if time.monotonic() > stop_at:
-            end()
+    (folder / "seeds" / "sound").write_bytes(fuzzed.seed)
 
     def mutate(data: bytes, size: int, chance: int) -> bytes:
         changed = mutate_json(data, chance, size) if chance % 3 else None
         return atheris.Mutate(data, size) if changed is None else changed
 
     warnings.simplefilter("ignore")
-    words = [sys.argv[0], f"-max_total_time={options.seconds}", "-max_len=20000", "-timeout=120", "-verbosity=0"]
-    atheris.Setup([*words, str(folder / "seeds")], once, custom_mutator=mutate)
+    words = [sys.argv[0], "-max_len=20000", "-timeout=120", "-verbosity=0", str(folder / "seeds")]
+    atheris.Setup(words, fuzzed, custom_mutator=mutate)
     atheris.Fuzz()
-    end()
+    fuzzed.end()
 
 
 if __name__ == "__main__":
