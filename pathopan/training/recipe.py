@@ -54,6 +54,7 @@ class Recipe:
     )
     hold_out: list[str] = field(default_factory=list)  # groups (patients) never trained on
     folds: int = 5  # of the cross-validation
+    fold_steps: int = 0  # of each fold; 0: as many as of the network that ships
     fold_sources: list[str] = field(default_factory=lambda: ["BRCA-M2C", "CoNSeP"])  # what folds hold out and report
     artefact_share: float = 0.2
     stain_strength: float = 0.3
@@ -75,9 +76,10 @@ class Recipe:
         return asdict(self)
 
     def learns_as(self, stored: dict[str, Any]) -> bool:
-        """Say whether a stored recipe leads to the same weights: how slides are tiled later does not matter."""
+        """Say whether a stored recipe leads to the same weights: how slides are tiled later does not matter,
+        nor how long folds are trained."""
         mine = json.loads(json.dumps(self.to_dict()))
-        return all(mine.get(key) == stored.get(key) for key in {*mine, *stored} - {"step_px", "halo_px"})
+        return all(mine.get(key) == stored.get(key) for key in {*mine, *stored} - {"step_px", "halo_px", "fold_steps"})
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:
