@@ -119,15 +119,14 @@ def write_bundle(
     recipe : Recipe
         That was run.
     samples : sequence of Sample
-        All that was read, those that the recipe holds out too.
+        All that was read; the network is measured on those that the recipe holds out.
     bundle, net
         What training returned.
     minutes : float
         That training took.
     report : dict, optional
         Of a cross-validation of the recipe (:func:`pathopan.training.folds.report_folds`): threshold, calibration and
-        figures come from it. Without one the threshold is set on training images, and the figures are those of the
-        groups held out.
+        figures come from it. Without one the threshold is set on training images.
 
     Returns
     -------
@@ -143,7 +142,12 @@ def write_bundle(
     if report:
         bundle, card = apply_report(recipe, report, bundle=bundle, card=card)
     else:
-        bundle, card = measure_held_out(recipe, samples, bundle=bundle, net=net, card=card)
+        trained = [sample for sample in samples if sample.group not in recipe.hold_out]
+        main = trained[0].source.name
+        bundle = set_threshold(net, bundle, [sample for sample in trained if sample.source.name == main])
+        card["threshold"] = f"decode.min_centre was set on {CALIBRATION_IMAGES} training images of {main}"
+    if recipe.hold_out:
+        card["held_out"] = measure_held_out(recipe, samples, bundle=bundle, net=net)
     saved = save_bundle(folder, replace(bundle, licence="Apache-2.0", card=card), net)
     write_model_card(folder)
     return saved
@@ -164,20 +168,11 @@ def describe_training(recipe: Recipe, samples: Sequence[Sample], *, minutes: flo
     }
 
 
-def measure_held_out(
-    recipe: Recipe, samples: Sequence[Sample], *, bundle: Bundle, net: nn.Module, card: dict[str, Any]
-) -> tuple[Bundle, dict[str, Any]]:
-    """Set the threshold on training images and measure on the groups that the recipe holds out."""
-    trained = [sample for sample in samples if sample.group not in recipe.hold_out]
+def measure_held_out(recipe: Recipe, samples: Sequence[Sample], *, bundle: Bundle, net: nn.Module) -> dict[str, Any]:
+    """Measure on the groups that the recipe holds out."""
     held_out = [sample for sample in samples if sample.group in recipe.hold_out]
-    main = trained[0].source.name
-    bundle = set_threshold(net, bundle, [sample for sample in trained if sample.source.name == main])
     figures = quality(measure(net, bundle, held_out)) if held_out else {}
-    return bundle, {
-        **card,
-        "held_out": {"groups": recipe.hold_out, "images": len(held_out), "quality": figures},
-        "threshold": f"decode.min_centre was set on {CALIBRATION_IMAGES} training images of {main}",
-    }
+    return {"groups": recipe.hold_out, "images": len(held_out), "quality": figures}
 
 
 def apply_report(
@@ -198,7 +193,8 @@ def apply_report(
         "folds": report["folds"],
         "calibration": report["calibration"],
         "ablations": report["ablations"],
-        "thresholds": "decode.min_centre and the calibration were set on the held-out images of all folds",
+        "thresholds": "decode.min_centre and the calibration were set on the held-out images of all folds, less the "
+        "patients that the network itself was not trained on",
         "cost": f"{card['minutes']} min, and {report['minutes']} min for the folds",
         "command": f"pathopan crossvalidate {bundle.name} --data DATA --out FOLDS && "
         f"pathopan train {bundle.name} --data DATA --out OUT --folds FOLDS",

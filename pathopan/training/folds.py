@@ -2,7 +2,7 @@
 
 Every choice that follows training is cross-fitted: the detection threshold and the calibration that a fold is reported
 with come from the held-out images of the *other* folds. The bundle that ships is trained on everything and takes its
-threshold and calibration from all of them.
+threshold and calibration from all of them. A recipe may train its folds for fewer steps than the network that ships.
 """
 
 from __future__ import annotations
@@ -73,6 +73,18 @@ def fold_groups(recipe: Recipe, samples: Sequence[Sample], fold: int) -> list[st
     return sorted(held)
 
 
+def fold_recipe(recipe: Recipe, samples: Sequence[Sample], fold: int) -> Recipe:
+    """Give the recipe of a fold: without the groups that it holds out, and as long as folds are trained.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such fold.
+    """
+    groups = fold_groups(recipe, samples, fold)
+    return replace(recipe, hold_out=groups, steps=recipe.fold_steps or recipe.steps)
+
+
 def train_fold(
     recipe: Recipe, samples: Sequence[Sample], out: Path, fold: int, *, device: str = "auto", workers: int = 1
 ) -> None:
@@ -89,7 +101,7 @@ def train_fold(
     folder = out / f"fold-{fold}"
     if (folder / "bundle" / "bundle.json").exists():
         return
-    held = replace(recipe, hold_out=fold_groups(recipe, samples, fold))
+    held = fold_recipe(recipe, samples, fold)
     bundle, net = train(held, samples, folder, device=device, workers=workers)
     save_bundle(folder / "bundle", replace(bundle, card={"recipe": held.to_dict()}), net)
 
@@ -100,7 +112,8 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
     Returns
     -------
     dict
-        ``decode`` (threshold and calibration for the bundle that ships), and ``folds`` (a source each, with 95 %
+        ``decode`` (threshold and calibration for the bundle that ships, from the patients that it is trained on: those
+        that the recipe holds out measure it later), and ``folds`` (a source each, with 95 %
         intervals by bootstrap over patients), ``calibration`` and ``ablations`` in the form of
         :mod:`pathopan.training.card`; ``recipe`` and ``minutes``.
 
@@ -118,16 +131,18 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
         others = [part[main] for position, part in enumerate(candidates) if position != index]
         found.append(fold.evaluate(replace(recipe.decode, min_centre=best_threshold(others))))
     calibration = calibrate_folds([part[main] for part in found], folds[0].bundle.taxonomy)
+    kept = [[_without(part[main], recipe.hold_out) for part in parts] for parts in (candidates, found)]
+    shipped = calibrate_folds(kept[1], folds[0].bundle.taxonomy)
     chosen = replace(
         recipe.decode,
-        min_centre=best_threshold([part[main] for part in candidates]),
-        class_temperature=round(calibration.temperature.temperature, 4),
-        prob_slope=round(calibration.platt.slope, 4),
-        prob_intercept=round(calibration.platt.intercept, 4),
+        min_centre=best_threshold(kept[0]),
+        class_temperature=round(shipped.temperature.temperature, 4),
+        prob_slope=round(shipped.platt.slope, 4),
+        prob_intercept=round(shipped.platt.intercept, 4),
     )
     protocol = (
-        f"{recipe.folds}-fold cross-validation by patient (CoNSeP: by tile); threshold and calibration of a fold come "
-        f"from the {main} images of the other folds"
+        f"{recipe.folds}-fold cross-validation by patient (CoNSeP: by tile), {recipe.fold_steps or recipe.steps:,} of "
+        f"{recipe.steps:,} steps; threshold and calibration of a fold come from the {main} images of the other folds"
     )
     report: dict[str, Any] = {
         "recipe": recipe.to_dict(),
@@ -185,13 +200,20 @@ def _open_fold(recipe: Recipe, samples: Sequence[Sample], out: Path, fold: int) 
     if not (folder / "bundle.json").exists():
         msg = f"fold {fold} was not trained yet: {folder} is missing; run `pathopan crossvalidate` with --fold {fold}"
         raise ConfigError(msg)
-    groups = fold_groups(recipe, samples, fold)
+    held_out = fold_recipe(recipe, samples, fold)
     bundle, net = load_bundle(folder)
-    if not replace(recipe, hold_out=groups).learns_as(bundle.card["recipe"]):
+    if not held_out.learns_as(bundle.card["recipe"]):
         msg = f"{folder} was trained by another recipe than {recipe.name!r} as it is now; choose another folder"
         raise ConfigError(msg)
-    held = {name: [s for s in samples if s.source.name == name and s.group in groups] for name in recipe.fold_sources}
-    return HeldOut(bundle, net, held)
+    unseen = [sample for sample in samples if sample.group in held_out.hold_out]
+    return HeldOut(bundle, net, {name: [s for s in unseen if s.source.name == name] for name in recipe.fold_sources})
+
+
+def _without(found: EvaluationResult, groups: Sequence[str]) -> EvaluationResult:
+    """Leave patients out of what thresholds and calibration are fitted on."""
+    tables = (found.parts, found.nuclei)
+    parts, nuclei = (table[~table["group"].isin(groups)] if len(table) else table for table in tables)
+    return replace(found, parts=parts, nuclei=nuclei)
 
 
 def _ablate(folds: Sequence[HeldOut], rules: DecodeRules) -> list[dict[str, Any]]:

@@ -76,8 +76,7 @@ class Recipe:
         return asdict(self)
 
     def learns_as(self, stored: dict[str, Any]) -> bool:
-        """Say whether a stored recipe leads to the same weights: how slides are tiled later does not matter,
-        nor how long folds are trained."""
+        """Say whether a stored recipe leads to the same weights, however slides are tiled and long folds are."""
         mine = json.loads(json.dumps(self.to_dict()))
         return all(mine.get(key) == stored.get(key) for key in {*mine, *stored} - {"step_px", "halo_px", "fold_steps"})
 

@@ -44,10 +44,10 @@ TILE_PX = 512
 
 
 def shorten(recipe: Recipe, name: str, steps: int) -> Recipe:
-    """Give the recipe of a variant; self-training begins after the same share of the steps."""
-    turn = round(recipe.outline_step * steps / recipe.steps / 100) * 100
+    """Give the recipe of a variant; self-training begins after the same share of the steps as in a fold."""
+    turn = round(recipe.outline_step * steps / (recipe.fold_steps or recipe.steps) / 100) * 100
     arguments = {**recipe.arguments, **VARIANTS[name]}
-    return replace(recipe, name=name, steps=steps, outline_step=turn, arguments=arguments)
+    return replace(recipe, name=name, steps=steps, fold_steps=0, outline_step=turn, arguments=arguments)
 
 
 def judge(net: nn.Module, bundle: Bundle, samples: list[Sample], held: list[str]) -> dict[str, float]:

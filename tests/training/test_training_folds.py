@@ -13,7 +13,7 @@ from pathopan.metrics import EvaluationResult
 from pathopan.network.bundle import load_bundle
 from pathopan.training import folds as room
 from pathopan.training.finish import best_threshold, write_bundle
-from pathopan.training.folds import fold_groups, read_report, report_folds, train_fold
+from pathopan.training.folds import fold_groups, fold_recipe, read_report, report_folds, train_fold
 
 RECIPE = replace(TINY_RECIPE, steps=3, shares={"A": 0.5, "B": 0.5}, folds=2, fold_sources=["A", "B"])
 SAMPLES = [sample(number, source=source, group=f"{source}{number}") for source in "AB" for number in range(3)]
@@ -101,6 +101,24 @@ def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(repor
         write_bundle(
             tmp_path / "other", replace(RECIPE, seed=5), SAMPLES, bundle=draft, net=net, minutes=1, report=report
         )
+
+
+def test_patients_that_measure_the_bundle_choose_nothing_of_it(out, monkeypatch):
+    asked = []
+    monkeypatch.setattr(room, "best_threshold", lambda found: asked.append(found) or 0.3)
+    first = SAMPLES[0].group
+    report_folds(replace(RECIPE, hold_out=[first]), SAMPLES, out)
+    groups = [set().union(*(part.parts["group"] for part in found)) for found in asked]
+    assert any(first in group for group in groups[:-1])
+    assert first not in groups[-1]
+
+
+def test_folds_may_be_shorter(out):
+    short = replace(RECIPE, fold_steps=RECIPE.steps, steps=RECIPE.steps + 100)
+    assert fold_recipe(short, SAMPLES, 0).steps == RECIPE.steps
+    report = report_folds(short, SAMPLES, out)
+    assert f"{RECIPE.steps} of {RECIPE.steps + 100} steps" in report["folds"][0]["protocol"]
+    assert short.learns_as(report["recipe"])
 
 
 def judged(heights: list[float], matched: list[bool], truths: int) -> EvaluationResult:
