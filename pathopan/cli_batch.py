@@ -76,4 +76,6 @@ def doctor(
     for finding in examine(out, bundle=bundle, device=device):
         sound = sound and finding.sound
         typer.echo(f"{'ok' if finding.sound else 'NO':4}{finding.name:24}{finding.text}")
+    remedy = "mend what is marked NO; a fresh environment, installed with -c constraints.txt, mends most"
+    typer.echo("everything is sound" if sound else f"not sound: {remedy}")
     raise typer.Exit(0 if sound else 1)

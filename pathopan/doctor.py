@@ -103,7 +103,9 @@ def _disk(out: Path) -> Finding:
     folder = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
     free = shutil.disk_usage(folder).free
     writable = os.access(folder, os.W_OK)
-    text = f"{free / 1e9:.1f} GB free under {folder}" + ("" if writable else ", which cannot be written to")
+    text = f"{free / 1e9:.1f} GB free under {folder}"
+    if not writable or free < 1e9:
+        text += f", which {'is too little' if writable else 'cannot be written to'}: choose another --out"
     return Finding("disk", text, writable and free > 1e9)
 
 

@@ -138,6 +138,14 @@ def test_the_self_test_knows_the_truth_and_sees_what_differs(tmp_path):
     assert len(list(doctor._differences(score, truth))) == 2
 
 
+def test_the_doctor_says_when_the_disk_is_too_small(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 10**8})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _folder: usage)
+    disk = doctor._disk(tmp_path)
+    assert not disk.sound
+    assert disk.text == f"0.1 GB free under {tmp_path}, which is too little: choose another --out"
+
+
 def test_the_doctor_names_what_is_unsound(tmp_path):
     assert doctor._openslide().sound
     disk = doctor._disk(tmp_path / "new")
