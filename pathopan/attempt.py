@@ -106,8 +106,8 @@ class Attempts:
     def _run(self, entry: SlideEntry, record: SlideRecord, run: dict[str, Any], progress: Progress) -> bool:
         settings, folder = self._settings, record.path.parent
         remove_leftovers(folder)
-        if settings.overwrite:
-            record.entries.pop("stages", None)
+        if settings.overwrite and "stages" in record.entries:
+            record.entries["stages"] = {}
         job = Job(entry, settings.config, self._engine, folder, workers=settings.workers, tissue=settings.tissue)
         ran = run_slide(job, record, progress, run=run, predict=self._predict)
         if record.entries.pop("failure", None):

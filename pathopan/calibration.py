@@ -19,7 +19,7 @@ import yaml
 from pathopan.config import Config
 from pathopan.errors import ConfigError, ShapeMismatch
 from pathopan.files import atomic_path, check_regular, remove
-from pathopan.record import command_line, now, read_json, write_json
+from pathopan.record import command_line, now, read_json, replacing, write_json
 from pathopan.result import Result, open_result
 from pathopan.scores import Calibration, apply_calibration, fit_calibration
 from pathopan.scores.summary import CALIBRATED
@@ -216,13 +216,14 @@ def keep_calibration(path: Path, out: Path) -> None:
     """
     read_calibration(path)
     raw = path.read_bytes()
-    with atomic_path(out / APPLIED) as temporary:
+    with replacing(out, APPLIED), atomic_path(out / APPLIED) as temporary:
         temporary.write_bytes(raw)
 
 
 def drop_calibration(out: Path) -> None:
     """Apply no calibration any more."""
-    remove(out / APPLIED)
+    with replacing(out, APPLIED):
+        remove(out / APPLIED)
 
 
 def applied_calibration(out: Path) -> StoredCalibration | None:

@@ -13,10 +13,11 @@ from pathopan.batch import FAILURE_COLUMNS
 from pathopan.classes import Taxonomy
 from pathopan.definitions import definitions
 from pathopan.export.geoparquet import read_geoparquet, write_geoparquet, write_table
-from pathopan.export.qupath_project import write_import_script
+from pathopan.export.qupath_project import SCRIPT_NAME, write_import_script
 from pathopan.export.report import write_cohort_report
 from pathopan.outputs import read_slide_json
 from pathopan.pages import cohort_page
+from pathopan.record import replacing
 from pathopan.result import open_result
 from pathopan.scores import SlideScore, failed_score, scores_table
 from pathopan.tables import Column, Schema, regions_schema
@@ -40,17 +41,17 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[M
     slides = list(_slides(out, {str(failure["slide_id"]): dict(failure) for failure in unfinished}))
     scores = [score_of(name, score, record) for name, score, record in slides]
     table = scores_table(scores, taxonomy)
-    write_table(out / "scores.csv", table)
-    write_table(out / "scores.parquet", table)
     failures = [record["failure"] for _, _, record in slides if "failure" in record]
-    write_table(out / "failures.csv", pd.DataFrame(failures).reindex(columns=[*FAILURE_COLUMNS]).astype("str"))
     done = [name for name, score, record in slides if score is not None and "failure" not in record]
-    _write_regions(out, done, taxonomy)
-    write_import_script(
-        out, taxonomy=taxonomy, slide_files={name: Path(record.get("path") or name).name for name, _, record in slides}
-    )
-    page = cohort_page(open_result(out), title=out.resolve().name, definitions=definitions(taxonomy))
-    write_cohort_report(out / "report.html", page)
+    files = {name: Path(record.get("path") or name).name for name, _, record in slides}
+    with replacing(out, "scores.csv", "scores.parquet", "failures.csv", "regions.parquet", SCRIPT_NAME, "report.html"):
+        write_table(out / "scores.csv", table)
+        write_table(out / "scores.parquet", table)
+        write_table(out / "failures.csv", pd.DataFrame(failures).reindex(columns=[*FAILURE_COLUMNS]).astype("str"))
+        _write_regions(out, done, taxonomy)
+        write_import_script(out, taxonomy=taxonomy, slide_files=files)
+        page = cohort_page(open_result(out), title=out.resolve().name, definitions=definitions(taxonomy))
+        write_cohort_report(out / "report.html", page)
 
 
 def _slides(

@@ -26,6 +26,7 @@ from pathopan.objects import Annotation, Drawn, burn_annotations, find_regions
 from pathopan.objects.drawn import BED_NAMES, EXCLUDE_NAMES
 from pathopan.record import SlideRecord, command_line, now
 from pathopan.result import Result
+from pathopan.written import set_aside, settle
 
 SET_ASIDE = "regions.set-aside.geojson"
 """Where an edit lies after a return to the network's regions; give it to ``--regions`` to have it back."""
@@ -153,17 +154,21 @@ def keep_edit(path: Path, folder: Path, record: SlideRecord, *, taxonomy: Taxono
         msg = f"{path}: nothing in it lies on slide {folder.name}, which has {size[0]} x {size[1]} pixels"
         raise ConfigError(msg)
     raw = path.read_bytes()
+    record.claim(folder / EDITED_REGIONS)
     with atomic_path(folder / EDITED_REGIONS) as temporary:
         temporary.write_bytes(gzip.decompress(raw) if path.suffix == ".gz" else raw)
     note = {"file": str(path.resolve()), "sha256": edit.sha256, "time": now(), "command": command_line()}
     record.entries["regions_edited"] = {**note, "annotations": edit.counts, "size_l0": size}
     record.entries.setdefault("region_edits", []).append({"done": "edited", **note})
+    settle(folder, record.entries["written"])
     record.write()
 
 
 def set_edit_aside(folder: Path, record: SlideRecord) -> None:
     """Return a slide to the network's regions; the edit stays as ``regions.set-aside.geojson``."""
     if (folder / EDITED_REGIONS).is_file():
+        if (folder / SET_ASIDE).exists():
+            set_aside(folder / SET_ASIDE)
         (folder / EDITED_REGIONS).replace(folder / SET_ASIDE)
     record.entries.pop("regions_edited", None)
     done = {"done": "returned to the network's regions", "time": now(), "command": command_line()}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_LEFTOVER = re.compile(r"\..+\.\d+\.pathopan\.tmp")
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     ['a.txt']
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.pathopan.tmp")
     remove(temporary)
     try:
         yield temporary
@@ -52,9 +56,16 @@ def remove(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what processes that were killed left half-written in a slide's folder; none may be writing there."""
-    for pattern in (".*.tmp", "shards/*/.*.tmp"):
+    for pattern in (".*.pathopan.tmp", "shards/*/.*.pathopan.tmp"):
         for path in folder.glob(pattern):
-            remove(path)
+            if _LEFTOVER.fullmatch(path.name):
+                remove(path)
+
+
+def remove_empty(folder: Path) -> None:
+    """Delete a folder that holds nothing; any other stays."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def read_file(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pathopan.errors import FolderInUse, ResultError
 
-LOCK = ".lock"
+LOCK = ".pathopan.lock"
 """In a run's folder while a process writes there; whose it is stands inside."""
 
 _WAIT_S = 15.0  # a command that only looks holds the lock for a moment, the child of a run that was killed some seconds

@@ -15,9 +15,9 @@ from pathopan.classes import Taxonomy
 from pathopan.config import Config
 from pathopan.definitions import definitions
 from pathopan.edits import edit_print, load_edit
-from pathopan.export.geojson import Ground, PieceOf, write_nuclei_geojson, write_regions_geojson
+from pathopan.export.geojson import Ground, PieceOf, piece_path, write_nuclei_geojson, write_regions_geojson
 from pathopan.export.geoparquet import count_rows, iter_geoparquet
-from pathopan.export.pieces import find_pieces
+from pathopan.export.pieces import MAX_PIECES, find_pieces
 from pathopan.export.report import write_slide_report
 from pathopan.pages import slide_page
 from pathopan.record import SlideRecord, fingerprint, read_json
@@ -95,12 +95,15 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
         return
     started = time.monotonic()
     slide_id, config, taxonomy = place.slide_id, place.config.export, place.taxonomy
+    nuclei_path = place.folder / f"{slide_id}.nuclei.geojson.gz"
+    pieces = [piece_path(nuclei_path, number) for number in range(1, MAX_PIECES + 1)]
+    record.claim(*place.export_files, nuclei_path, *pieces)
     result = SlideResult(slide_id, place.folder, taxonomy)
     regions = write_regions_geojson(
         place.folder / f"{slide_id}.regions.geojson", result.regions, taxonomy=taxonomy, slide_id=slide_id
     )
     nuclei = write_nuclei_geojson(
-        place.folder / f"{slide_id}.nuclei.geojson.gz",
+        nuclei_path,
         iter_geoparquet(place.folder / "nuclei.parquet", schema=nuclei_schema(taxonomy)),
         taxonomy=taxonomy,
         slide_id=slide_id,

@@ -78,7 +78,10 @@ def slide_page(
         field_densities=field_densities,
         crops=list(extreme_regions(slide)),
         qc={stage: _chosen(stages.get(stage, {}), names) for stage, names in _QC_NOTES.items() if stage in stages},
-        warnings=[text for stage in stages.values() for name in _warnings(stage) for text in stage[name]],
+        warnings=[
+            *(text for stage in stages.values() for name in _warnings(stage) for text in stage[name]),
+            *slide.record.get("set_aside", []),
+        ],
         provenance={**_without(run, "taxonomy"), "slide": _described(slide, run)},
     )
 

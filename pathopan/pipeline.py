@@ -27,7 +27,7 @@ from pathopan.inference.child import Answer, Child, Tell
 from pathopan.locks import hold_folder
 from pathopan.manifest import SlideEntry
 from pathopan.privacy import forget_paths
-from pathopan.record import command_line, now, versions, write_json
+from pathopan.record import command_line, now, replacing, versions, write_json
 from pathopan.status import ProgressFile
 
 Attempt = tuple[Failure | None, bool]
@@ -106,7 +106,7 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
     FolderInUse
         If another run writes into the same folder.
     ResultError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or is no run's and holds files of the same names.
     """
     with ExitStack() as stack:
         lock = stack.enter_context(hold_folder(settings.out))
@@ -176,7 +176,8 @@ def write_run_files(settings: RunSettings, described: dict[str, Any], entries: S
         "slides": [entry.slide_id for entry in entries],
         "settings": settings.config.to_dict(),
     }
-    write_json(settings.out / "run.json", run)
-    with atomic_path(settings.out / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(settings.config.to_dict(), sort_keys=False), encoding="utf-8")
+    with replacing(settings.out, "run.json", "config.yaml"):
+        write_json(settings.out / "run.json", run)
+        with atomic_path(settings.out / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(settings.config.to_dict(), sort_keys=False), encoding="utf-8")
     return run

@@ -14,7 +14,7 @@ from typing import Any
 from pathopan.errors import ManifestError
 from pathopan.files import atomic_path, remove, shown
 from pathopan.manifest import COLUMNS, SlideEntry, read_manifest
-from pathopan.record import SlideRecord, read_json, write_json
+from pathopan.record import SlideRecord, read_json, replacing, write_json
 
 PRIVATE = "private.json"
 """In the folder of a planned anonymous run, for its jobs: where its slides and its tissue mask lie."""
@@ -43,20 +43,21 @@ def write_slides(out: Path, entries: Sequence[SlideEntry], *, tissue: Path | Non
         Whether ``slides.csv`` shall have no paths.
     """
     paths = {entry.slide_id: str(entry.path.absolute()) for entry in entries}
-    if anonymous:
-        rows = [{"slide_id": e.slide_id, "path": paths[e.slide_id], "mpp": e.mpp} for e in entries]
-        told = {"note": _NOTE, "tissue": str(tissue.absolute()) if tissue else None, "slides": rows}
-        with atomic_path(out / PRIVATE) as temporary:
-            temporary.touch(mode=0o600)
-            temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    with atomic_path(out / SLIDES) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for entry in entries:
-            path = "" if anonymous else paths[entry.slide_id]
-            writer.writerow([entry.slide_id, path, "" if entry.mpp is None else repr(entry.mpp)])
-    if not anonymous:
-        remove(out / PRIVATE)
+    with replacing(out, SLIDES, PRIVATE):
+        if anonymous:
+            rows = [{"slide_id": e.slide_id, "path": paths[e.slide_id], "mpp": e.mpp} for e in entries]
+            told = {"note": _NOTE, "tissue": str(tissue.absolute()) if tissue else None, "slides": rows}
+            with atomic_path(out / PRIVATE) as temporary:
+                temporary.touch(mode=0o600)
+                temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        with atomic_path(out / SLIDES) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for entry in entries:
+                path = "" if anonymous else paths[entry.slide_id]
+                writer.writerow([entry.slide_id, path, "" if entry.mpp is None else repr(entry.mpp)])
+        if not anonymous:
+            remove(out / PRIVATE)
 
 
 def read_private(out: Path) -> tuple[list[SlideEntry], Path | None]:

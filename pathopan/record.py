@@ -8,16 +8,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pathopan.errors import ResultError
 from pathopan.files import atomic_path, read_file
+from pathopan.written import Ledger, adopt, claim, settle
+
+LEDGER = ".pathopan.written.json"
+"""In a run's folder: checksums of the files that lie beside it; those of a slide's files are in its record."""
+
+RUN_FILES = (
+    "run.json",
+    "config.yaml",
+    "slides.csv",
+    "private.json",
+    "scores.csv",
+    "scores.parquet",
+    "regions.parquet",
+    "failures.csv",
+    "report.html",
+    "import_into_qupath.groovy",
+    "calibration.applied.json",
+)
+"""What a run may write into its folder, beside ``slides``."""
+
+_LOG = logging.getLogger(__name__)
 
 PACKAGES = (
     "pathopan",
@@ -106,6 +131,37 @@ def read_json(path: Path) -> Any:
         return None
 
 
+@contextmanager
+def replacing(out: Path, *names: str) -> Iterator[None]:
+    """Write files into a run's folder, in place of what a run wrote there; anything else is kept under another name.
+
+    Parameters
+    ----------
+    out : Path
+        The run's folder.
+    *names : str
+        Of :data:`RUN_FILES`.
+
+    Raises
+    ------
+    ResultError
+        If the folder is no run's, and such a file is there already. Nothing is changed then.
+    """
+    ledger: Ledger | None = read_json(out / LEDGER)
+    if not isinstance(ledger, dict):
+        ledger = adopt(out) if "taxonomy" in (read_json(out / "run.json") or {}) else {}
+        found = [name for name in RUN_FILES if name not in ledger and os.path.lexists(out / name)]
+        if found:
+            msg = f"{out} holds {', '.join(found)}, which pathopan did not write; choose another --out, or move it"
+            raise ResultError(msg)
+    for kept in claim(out, ledger, names):
+        _LOG.warning("%s: %s", out, kept)
+    write_json(out / LEDGER, ledger)
+    yield
+    settle(out, ledger)
+    write_json(out / LEDGER, ledger)
+
+
 @dataclass
 class SlideRecord:
     """One slide's ``record.json``: every stage appends its entry."""
@@ -119,6 +175,7 @@ class SlideRecord:
         stored = read_json(path)
         stages = stored.get("stages", {}) if isinstance(stored, dict) else None
         sound = isinstance(stages, dict) and all(isinstance(entry, dict) for entry in stages.values())
+        sound = sound and isinstance(stored.get("written", {}), dict)
         return cls(path, stored if sound else {})
 
     def is_current(self, stage: str, print_: str, outputs: Iterable[Path]) -> bool:
@@ -127,9 +184,18 @@ class SlideRecord:
         return entry.get("fingerprint") == print_ and all(path.exists() for path in outputs)
 
     def finish(self, stage: str, print_: str, *, seconds: float, notes: dict[str, Any] | None = None) -> None:
-        """Enter a finished stage."""
+        """Enter a finished stage, and the checksums of what it wrote."""
         entry = {"fingerprint": print_, "finished": now(), "seconds": round(seconds, 3), **(notes or {})}
         self.entries.setdefault("stages", {})[stage] = entry
+        settle(self.path.parent, self.entries.setdefault("written", {}))
+        self.write()
+
+    def claim(self, *files: Path) -> None:
+        """Make way for files that a stage is about to write or delete; see :func:`pathopan.written.claim`."""
+        folder = self.path.parent
+        ledger: Ledger = self.entries.setdefault("written", adopt(folder) if "stages" in self.entries else {})
+        if kept := claim(folder, ledger, [path.name for path in files]):
+            self.entries.setdefault("set_aside", []).extend(kept)
         self.write()
 
     def forget(self, *stages: str) -> None:

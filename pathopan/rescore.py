@@ -20,7 +20,7 @@ from pathopan.formats import EXPORTS, Order, write_formats
 from pathopan.locks import hold_folder
 from pathopan.outputs import Place, export_to_files, find_place, read_slide_json
 from pathopan.privacy import forget_paths, hide_plan
-from pathopan.record import SlideRecord, write_json
+from pathopan.record import SlideRecord, replacing, write_json
 from pathopan.result import Result, open_result
 from pathopan.scores.summary import CALIBRATED
 from pathopan.scoring import score_to_files
@@ -173,12 +173,13 @@ def _anonymous(result: Result, config: Config) -> dict[str, Any]:
     stored = load_config(result.path / "config.yaml")
     _write_config(result.path, replace(stored, export=replace(stored.export, anonymous=True)))
     run = {**result.run, "command": "pathopan run", "tissue": None, "settings": config.to_dict()}
-    write_json(result.path / "run.json", run)
+    with replacing(result.path, "run.json"):
+        write_json(result.path / "run.json", run)
     return run
 
 
 def _write_config(out: Path, config: Config) -> None:
-    with atomic_path(out / "config.yaml") as temporary:
+    with replacing(out, "config.yaml"), atomic_path(out / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
 
 

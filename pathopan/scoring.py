@@ -58,6 +58,7 @@ def write_scores(place: Place, record: SlideRecord, *, stability: bool = False) 
         score = replace(score, stability=score_stability(objects, rules=rules).to_dict(score.headline))
     regions, taxonomy = score_regions(objects, rules=rules), place.taxonomy
     record.forget("score", "export")  # if this is stopped between two files, none of them passes for finished
+    record.claim(*place.score_files[1:], folder / "detections.parquet", folder / ORIGINAL)
     write_geoparquet(folder / "regions.parquet", regions, schema=regions_schema(taxonomy))
     placed = {name: objects.nuclei[name].to_numpy() for name in _PLACED}
     with_columns(find_detections(folder), folder / "nuclei.parquet", placed, schema=nuclei_schema(taxonomy))
@@ -86,6 +87,7 @@ def _original_score(place: Place, record: SlideRecord) -> dict[str, Any]:
         return kept
     objects, _ = objects_of(place, record, None)  # anew: the two must differ by the edit alone, not by the version
     original = _scored(place, record, objects).to_dict()
+    record.claim(path)
     write_json(path, original)
     return original
 

@@ -21,11 +21,19 @@ from pathopan.classes import Taxonomy
 from pathopan.config import Config
 from pathopan.errors import ConfigError, UnreadableSlide
 from pathopan.export.parquet_parts import GeoParquetWriter
-from pathopan.files import atomic_path, remove, shown
+from pathopan.files import atomic_path, shown
 from pathopan.geometry import Grid, l0_from_px
 from pathopan.inference.predict import DecodeTask, decode_margin_px, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
-from pathopan.inference.shards import ShardPlan, iter_nuclei, read_regions, require_shards, shard_path, write_shard
+from pathopan.inference.shards import (
+    ShardPlan,
+    iter_nuclei,
+    read_regions,
+    remove_shards,
+    require_shards,
+    shard_path,
+    write_shard,
+)
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import Bundle, load_bundle, read_bundle
 from pathopan.objects import measure_nuclei
@@ -180,6 +188,7 @@ def tile_slide(job: Job, record: SlideRecord) -> Tiling:
             return Tiling(info, grid, tissue, pd.read_parquet(table_path))
         tissue = _tissue(job, slide)
     tiles = select_tiles(grid, tissue, min_tissue_fraction=config.min_tissue_fraction)
+    record.claim(mask_path, table_path)
     with atomic_path(mask_path) as temporary:
         _, png = cv2.imencode(".png", tissue.mask.astype(np.uint8) * 255)
         temporary.write_bytes(png.tobytes())
@@ -314,7 +323,9 @@ def stitch_slide(
     with job.open() as slide:
         picture = read_overview(slide, config.export.image_mpp)
     version: Version = "0.4" if config.export.ngff == "0.4" else "0.5"
-    with GeoParquetWriter(job.folder / "detections.parquet", schema=detections_schema(job.taxonomy)) as table:
+    found = job.folder / "detections.parquet"
+    record.claim(path, found)
+    with GeoParquetWriter(found, schema=detections_schema(job.taxonomy)) as table:
         nuclei = _Nuclei(job, tiling, table, progress)
         write_panoptic(
             path,
@@ -331,7 +342,7 @@ def stitch_slide(
     kept, seen = nuclei.counts["nuclei"], nuclei.counts["candidates"]
     notes = {"nuclei": kept, "duplicates": seen - kept, "seam_audit": audit.to_dict()}
     record.finish("stitch", job.prints["stitch"], seconds=time.monotonic() - started, notes=notes)
-    remove(job.folder / "shards")
+    remove_shards(job.folder / "shards")
 
 
 class _Nuclei:

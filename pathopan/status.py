@@ -17,7 +17,7 @@ from pathopan.locks import is_held, read_holder
 from pathopan.manifest import SlideEntry
 from pathopan.record import align, now, read_json, readable_time, write_json
 
-PROGRESS = ".progress.json"
+PROGRESS = ".pathopan.progress.json"
 """In a run's folder while it goes on, or was killed."""
 
 _EVERY_S = 2.0

@@ -154,10 +154,10 @@ def test_a_held_folder_is_refused_and_free_again_later(tmp_path, monkeypatch):
             pass
         assert time.monotonic() - started < 20
     assert not is_held(out)
-    assert not (out / ".lock").exists()
+    assert not (out / ".pathopan.lock").exists()
     with hold_folder(out, shared=True), hold_folder(out, shared=True), pytest.raises(FolderInUse), hold_folder(out):
         pass
-    assert not (out / ".lock").exists()
+    assert not (out / ".pathopan.lock").exists()
 
 
 def test_status_lists_what_matters_and_names_who_works(tmp_path):
@@ -221,7 +221,7 @@ def test_stopped_in_the_middle_the_child_ends_and_the_lock_is_free(tmp_path, bun
         [sys.executable, "-c", script], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not (out / ".progress.json").exists() and time.monotonic() < deadline:
+    while not (out / ".pathopan.progress.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     children = [int(line) for line in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     assert len(children) == 1

@@ -6,6 +6,7 @@ file is written last: a shard whose parquet exists is complete.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ import pandas as pd
 from numcodecs.blosc import Blosc
 
 from pathopan.errors import ResultError
-from pathopan.files import atomic_path
+from pathopan.files import atomic_path, remove_empty
 from pathopan.inference.predict import TilePrediction
 
+_FOLDER, _FILE = re.compile(r"[0-9a-f]{16}-\d+"), re.compile(r"\d{5,}\.(parquet|regions)")
 _CODEC = Blosc(cname="zstd", clevel=3, shuffle=Blosc.NOSHUFFLE)
 
 
@@ -64,6 +66,17 @@ def write_shard(folder: Path, shard: int, predictions: Sequence[TilePrediction])
     nuclei = gpd.GeoDataFrame(pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True), crs=None)
     with atomic_path(target) as temporary:
         nuclei.to_parquet(temporary, compression="zstd")
+
+
+def remove_shards(folder: Path) -> None:
+    """Delete the shards of all settings in a slide's folder ``shards``, and the folders where nothing else is left."""
+    for settings in folder.glob("*/"):
+        if _FOLDER.fullmatch(settings.name):
+            for path in settings.iterdir():
+                if _FILE.fullmatch(path.name) and path.is_file():
+                    path.unlink()
+            remove_empty(settings)
+    remove_empty(folder)
 
 
 def require_shards(folder: Path, shards: Sequence[int]) -> None:

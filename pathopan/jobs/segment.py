@@ -69,6 +69,8 @@ def plan_run(entries: list[SlideEntry], settings: RunSettings) -> None:
     ------
     BundleError
         If the bundle cannot be used.
+    ResultError
+        If the folder is no run's and holds files of the same names.
     """
     shipped = str(settings.bundle) in list_bundles()
     bundle = settings.bundle if shipped else Path(settings.bundle).absolute()

@@ -103,7 +103,7 @@ def test_records_and_status(path, run, progress, record):
     out = path.parent / "out"
     (out / "slides" / "S-1").mkdir(parents=True, exist_ok=True)
     (out / "run.json").write_text(json.dumps(run))
-    (out / ".progress.json").write_text(json.dumps(progress))
+    (out / ".pathopan.progress.json").write_text(json.dumps(progress))
     (out / "slides" / "S-1" / "record.json").write_text(json.dumps(record))
     assert describe_status(read_status(out))
     opened = SlideRecord.open(out / "slides" / "S-1" / "record.json")

@@ -16,10 +16,11 @@ from pathopan.datasets.synthetic import make_slide
 from pathopan.errors import ConfigError
 from pathopan.jobs.segment import Part
 from pathopan.network.bundle import save_bundle
+from pathopan.record import LEDGER
 from pathopan.verify import verify_run
 
 SETTINGS = "inference.shard_tiles=2"
-TIMED = {"run.json", "record.json", "report.html", "config.yaml", "slides.csv", "import_into_qupath.groovy"}
+TIMED = {"run.json", "record.json", "report.html", "config.yaml", "slides.csv", "import_into_qupath.groovy", LEDGER}
 """Files that tell when, how or where a run was made; everything else must be the same to the byte."""
 
 

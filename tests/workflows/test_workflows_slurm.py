@@ -10,6 +10,8 @@ import pytest
 from slurm_cluster import why_not
 from slurm_story import BLOCKED, GOOD, HUNGRY, LONG, REFUSED, tell
 
+from pathopan.record import LEDGER
+
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.slow,
@@ -17,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
 ]
 
-TIMED = {"run.json", "record.json", "report.html", "config.yaml", "slides.csv", "import_into_qupath.groovy"}
+TIMED = {"run.json", "record.json", "report.html", "config.yaml", "slides.csv", "import_into_qupath.groovy", LEDGER}
 """Files that tell when, how or where a run was made; everything else must be the same to the byte."""
 
 
@@ -107,7 +109,7 @@ def contents(out):
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in files
-        if path.relative_to(out).parts[0] not in ours and path.name not in (".lock", ".progress.json")
+        if path.relative_to(out).parts[0] not in ours and path.name not in (".pathopan.lock", ".pathopan.progress.json")
     }
 
 
