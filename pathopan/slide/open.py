@@ -11,8 +11,9 @@ from pathopan.errors import UnreadableSlide
 from pathopan.files import check_regular
 from pathopan.slide.array import open_image
 from pathopan.slide.base import Slide
+from pathopan.slide.jpeg_tiles import TIFF_DAMAGE
 from pathopan.slide.openslide import OpenSlideSlide, header_mpp
-from pathopan.slide.tiff import TIFF_DAMAGE, TiffSlide, describe_tiff
+from pathopan.slide.tiff import TiffSlide, describe_tiff
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 """Plain images: one level, no mpp."""

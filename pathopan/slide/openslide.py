@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +16,14 @@ from PIL import Image
 from pathopan.errors import UnreadableSlide
 from pathopan.geometry import Window
 from pathopan.slide.base import RgbImage, SlideInfo, check_chunk, settle_mpp
+from pathopan.slide.jpeg_tiles import TIFF_DAMAGE, JpegTiles
 from pathopan.slide.resample import WHITE, XY, is_whole, level_downsample, read_window
 
 RESOLUTION_MPP = (0.02, 30.0)
 """Micrometres per pixel that a resolution in a TIFF header can mean on a microscope; 72 dpi would be 353."""
 
+_PLAIN_TIFF = ("aperio", "generic-tiff")
+"""Vendors whose levels are pages of a TIFF, whole and in place, as OpenSlide reads them."""
 
 _ROUNDING = 1e-6  # of a pixel
 
@@ -27,8 +31,8 @@ _ROUNDING = 1e-6  # of a pixel
 class _Span(NamedTuple):
     """One axis of a read: where, and how many pixels lie before, on and after the level."""
 
-    position_l0: int
-    corner: float  # level coordinate of the first pixel, with those before the level
+    start: int  # level coordinate of the first pixel on the level
+    corner: float  # where OpenSlide finds the first pixel, with those before the level, in level coordinates
     before: int
     length: int
     after: int
@@ -70,6 +74,10 @@ class OpenSlideSlide:
         except BaseException:
             self._handle.close()
             raise
+        self._tiles: JpegTiles | None = None
+        if self._info.vendor in _PLAIN_TIFF and self._info.bounds_l0[:2] == (0, 0):
+            with contextlib.suppress(*TIFF_DAMAGE):  # then OpenSlide reads it
+                self._tiles = JpegTiles(path, self._handle.level_dimensions)
 
     def _describe(self, path: Path, slide_id: str, slide_mpp: float | None) -> SlideInfo:
         properties = self._handle.properties
@@ -107,16 +115,28 @@ class OpenSlideSlide:
     def _read_level(self, level: int, window: Window) -> tuple[RgbImage, XY]:
         """Read level pixels around a window, and say where exactly their corner lies."""
         x, y = self._locate(level, window.x, window.x1, axis=0), self._locate(level, window.y, window.y1, axis=1)
-        canvas = np.full((y.before + y.length + y.after, x.before + x.length + x.after, 3), WHITE, np.uint8)
-        if x.length and y.length:
-            try:
-                read = self._handle.read_region((x.position_l0, y.position_l0), level, (x.length, y.length))
-            except openslide.OpenSlideError as error:
-                place = f"level-0 pixel ({x.position_l0}, {y.position_l0})"
-                msg = f"{self._info.path}: cannot be read at {place}: {error}. Copy the file again"
-                raise UnreadableSlide(msg) from error
-            canvas[y.before : y.before + y.length, x.before : x.before + x.length] = _on_white(read)
-        return canvas, (x.corner, y.corner)
+        size = (y.before + y.length + y.after, x.before + x.length + x.after, 3)
+        if not (x.length and y.length):
+            return np.full(size, WHITE, np.uint8), (x.corner, y.corner)
+        inside = Window(x.start, y.start, x.length, y.length)
+        pixels, corner = self._tiles.read(level, inside) if self._tiles else None, (float(window.x), float(window.y))
+        if pixels is None:
+            pixels, corner = self._read_blended(level, inside), (x.corner, y.corner)
+        if pixels.shape == size:
+            return pixels, corner
+        canvas = np.full(size, WHITE, np.uint8)
+        canvas[y.before : y.before + y.length, x.before : x.before + x.length] = pixels
+        return canvas, corner
+
+    def _read_blended(self, level: int, inside: Window) -> RgbImage:
+        """Read level pixels through OpenSlide."""
+        factor = self._handle.level_downsamples[level]
+        place = round(inside.x * factor), round(inside.y * factor)
+        try:
+            return _on_white(self._handle.read_region(place, level, (inside.width, inside.height)))
+        except openslide.OpenSlideError as error:
+            msg = f"{self._info.path}: cannot be read at level-0 pixel {place}: {error}. Copy the file again"
+            raise UnreadableSlide(msg) from error
 
     def _locate(self, level: int, start: int, stop: int, *, axis: int) -> _Span:
         """Find what to ask OpenSlide for along one axis, to see a span of level pixels.
@@ -132,13 +152,14 @@ class OpenSlideSlide:
         inside = max(0, first)
         length = max(0, min(last, self._handle.level_dimensions[level][axis]) - inside)
         before = min(inside, last) - first
-        position = round(inside * factor)
-        corner = position / factor - shift - (inside - first)
-        return _Span(position, corner, before, length, last - first - before - length)
+        corner = round(inside * factor) / factor - shift - (inside - first)
+        return _Span(inside, corner, before, length, last - first - before - length)
 
     def close(self) -> None:
         """Release the file."""
         self._handle.close()
+        if self._tiles:
+            self._tiles.close()
 
     def __enter__(self) -> Self:
         """Close at the end of a ``with`` block."""
@@ -155,7 +176,7 @@ def _on_white(read: Image.Image) -> RgbImage:
     """Put an image with alpha on white: transparent is what no scanner saw."""
     pixels = np.asarray(read)
     if pixels.shape[2] == 3 or pixels[..., 3].min(initial=255) == 255:
-        return pixels[..., :3]
+        return np.ascontiguousarray(pixels[..., :3])
     canvas = Image.new("RGB", read.size, "white")
     canvas.paste(read, mask=read.getchannel("A"))
     return np.asarray(canvas)

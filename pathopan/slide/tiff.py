@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +17,9 @@ import zarr
 from pathopan.errors import UnreadableSlide
 from pathopan.geometry import Window
 from pathopan.slide.base import RgbImage, SlideInfo, check_chunk, settle_mpp
+from pathopan.slide.jpeg_tiles import TIFF_DAMAGE
 from pathopan.slide.openslide import RESOLUTION_MPP
 from pathopan.slide.resample import XY, level_downsample, read_window, white_canvas
-
-TIFF_DAMAGE = (
-    OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError, AssertionError,
-    SyntaxError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
-"""What tifffile and its codecs raise on a damaged file (imagecodecs derives its errors from RuntimeError)."""
 
 _UM_PER_UNIT = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}  # TIFF 6.0: 2 inch, 3 centimeter

@@ -1,5 +1,9 @@
 """The same picture in several formats must read the same, and marks must land where geometry says."""
 
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tifffile
@@ -342,3 +346,74 @@ def test_a_reader_that_divides_by_a_size_of_zero_refuses_the_file(synthetic_slid
     monkeypatch.setattr("pathopan.slide.open.OpenSlideSlide", broken)
     with pytest.raises(UnreadableSlide, match="a level without pixels"):
         open_slide(synthetic_slide.path)
+
+
+@pytest.fixture(scope="module")
+def jpeg_pyramid(tmp_path_factory):
+    """Two levels of JPEG tiles, as scanners write them, and a level of another compression; noise shows every pixel."""
+    path = tmp_path_factory.mktemp("slides") / "jpeg.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    with tifffile.TiffWriter(path) as writer:
+        for factor, compression in ((1, "jpeg"), (2, "jpeg"), (4, "deflate")):
+            level = np.asarray(Image.fromarray(pixels).resize((1210 // factor, 900 // factor)))
+            options = {"photometric": "ycbcr" if compression == "jpeg" else "rgb", "metadata": None}
+            writer.write(
+                level,
+                tile=(128, 256),
+                compression=compression,
+                resolution=(4e4 / factor, 4e4 / factor),
+                resolutionunit="CENTIMETER",
+                subfiletype=int(factor > 1),
+                **options,
+            )
+    return path
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize(
+    "at", [(0, 0, 1, 1), (127, 255, 2, 2), (100, 60, 333, 301), (0, 0, 605, 450), (560, 400, 45, 50)]
+)
+def test_jpeg_tiles_are_what_openslide_reads(jpeg_pyramid, level, at):
+    with open_slide(jpeg_pyramid) as slide:
+        assert isinstance(slide, OpenSlideSlide)
+        window = Window(*at)
+        found = slide._tiles.read(level, window)
+        np.testing.assert_array_equal(found, slide._read_blended(level, window))
+        assert found.std() > 20
+
+
+def test_only_levels_of_jpeg_tiles_are_decoded_here(jpeg_pyramid, pyramid):
+    with open_slide(jpeg_pyramid) as slide, open_slide(pyramid) as deflated:
+        assert slide._tiles.read(2, Window(0, 0, 9, 9)) is None
+        assert deflated._tiles.read(0, Window(0, 0, 9, 9)) is None
+
+
+def test_a_slide_of_jpeg_tiles_is_read_without_openslide(jpeg_pyramid, monkeypatch):
+    with open_slide(jpeg_pyramid) as slide:
+        windows = [(Window(-20, -30, 500, 400), 0.25), (Window(9, 5, 700, 500), 0.3), (Window(250, 200, 99, 99), 0.5)]
+        with monkeypatch.context() as patch:
+            patch.setattr(slide, "_tiles", None)
+            expected = [slide.read(window, mpp) for window, mpp in windows]
+        monkeypatch.setattr(slide, "_handle", SimpleNamespace(**{n: getattr(slide._handle, n) for n in _SHAPE_OF}))
+        for (window, mpp), pixels in zip(windows, expected, strict=True):
+            np.testing.assert_array_equal(slide.read(window, mpp), pixels)
+        slide._handle.close = lambda: None
+
+
+_SHAPE_OF = ("level_downsamples", "level_dimensions")
+
+
+@pytest.mark.parametrize("harm", ["cut off", "overwritten", "missing"])
+def test_a_tile_that_cannot_be_decoded_is_left_to_openslide(jpeg_pyramid, tmp_path, harm):
+    path = Path(shutil.copy(jpeg_pyramid, tmp_path))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        offset, counts = file.pages[0].dataoffsets[0], list(file.pages[0].databytecounts)
+        if harm == "overwritten":
+            file.filehandle.seek(offset)
+            file.filehandle.write(bytes(counts[0]))
+        else:
+            counts[0] = 0 if harm == "missing" else path.stat().st_size
+            file.pages[0].tags["TileByteCounts"].overwrite(counts)
+    with open_slide(path) as slide:
+        assert slide._tiles.read(0, Window(0, 0, 9, 9)) is None
+        assert slide._tiles.read(0, Window(256, 128, 9, 9)) is not None
