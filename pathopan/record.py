@@ -149,7 +149,8 @@ def replacing(out: Path, *names: str) -> Iterator[None]:
     """
     ledger: Ledger | None = read_json(out / LEDGER)
     if not isinstance(ledger, dict):
-        ledger = adopt(out) if "taxonomy" in (read_json(out / "run.json") or {}) else {}
+        run = read_json(out / "run.json")
+        ledger = adopt(out) if isinstance(run, dict) and "taxonomy" in run else {}
         found = [name for name in RUN_FILES if name not in ledger and os.path.lexists(out / name)]
         if found:
             msg = f"{out} holds {', '.join(found)}, which pathopan did not write; choose another --out, or move it"
