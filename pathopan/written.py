@@ -60,9 +60,9 @@ def adopt(folder: Path) -> Ledger:
 
 
 def set_aside(path: Path) -> Path:
-    """Keep a file, link or folder under a free name beside it. A file also stays where it is, until it is replaced."""
+    """Keep a file, link or folder under a free name beside it; a file also stays where it is, until it is replaced."""
     kept = next(p for n in count(1) if not os.path.lexists(p := path.with_name(f"kept-{n}.{path.name}")))
-    if path.is_dir() and not path.is_symlink():
+    if path.is_dir():  # or a link to one: neither could be replaced
         path.rename(kept)
     else:
         shutil.copy2(path, kept, follow_symlinks=False)

@@ -110,7 +110,7 @@ def test_a_read_error_in_the_middle_fails_clearly_and_the_next_call_goes_on(
     assert kept
     monkeypatch.setattr(OpenSlideSlide, "read", read)
     with monkeypatch.context() as watched:
-        watched.setattr("pathopan.stages.remove", lambda path: None)
+        watched.setattr("pathopan.stages.remove_shards", lambda path: None)
         run_one(slide, bundle, tmp_path, OracleRuntime(), shard_tiles=3)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished shards are left alone"
 

@@ -24,6 +24,7 @@ from pathopan.config import Config, load_config
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import save_bundle
 from pathopan.pipeline import run_cohort
+from pathopan.record import LEDGER
 from pathopan.verify import verify_run
 
 
@@ -112,7 +113,7 @@ def test_every_file_of_the_contract_is_there_and_agrees(finished):
     assert {path.name for path in slide.iterdir()} == expected
     cohort = {
         "run.json", "config.yaml", "scores.csv", "scores.parquet", "regions.parquet", "failures.csv", "report.html",
-        "import_into_qupath.groovy", "slides",
+        "import_into_qupath.groovy", "slides", LEDGER,
     }  # fmt: skip
     assert {path.name for path in finished.iterdir()} == cohort
     assert verify_run(finished) == []

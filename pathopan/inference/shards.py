@@ -18,7 +18,7 @@ import pandas as pd
 from numcodecs.blosc import Blosc
 
 from pathopan.errors import ResultError
-from pathopan.files import atomic_path, remove_empty
+from pathopan.files import atomic_path, remove_empty, remove_leftovers
 from pathopan.inference.predict import TilePrediction
 
 _FOLDER, _FILE = re.compile(r"[0-9a-f]{16}-\d+"), re.compile(r"\d{5,}\.(parquet|regions)")
@@ -69,7 +69,11 @@ def write_shard(folder: Path, shard: int, predictions: Sequence[TilePrediction])
 
 
 def remove_shards(folder: Path) -> None:
-    """Delete the shards of all settings in a slide's folder ``shards``, and the folders where nothing else is left."""
+    """Delete the shards of all settings in a slide's folder ``shards``, and the folders where nothing else is left.
+
+    No process may be writing shards there: what one that was killed left half-written goes, too.
+    """
+    remove_leftovers(folder.parent)
     for settings in folder.glob("*/"):
         if _FOLDER.fullmatch(settings.name):
             for path in settings.iterdir():
