@@ -43,7 +43,7 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[M
     table = scores_table(scores, taxonomy)
     failures = [record["failure"] for _, _, record in slides if "failure" in record]
     done = [name for name, score, record in slides if score is not None and "failure" not in record]
-    files = {name: Path(record.get("path") or name).name for name, _, record in slides}
+    files = {name: Path(str(record.get("path") or name)).name for name, _, record in slides}
     with replacing(out, "scores.csv", "scores.parquet", "failures.csv", "regions.parquet", SCRIPT_NAME, "report.html"):
         write_table(out / "scores.csv", table)
         write_table(out / "scores.parquet", table)

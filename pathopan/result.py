@@ -221,11 +221,11 @@ class SlideResult:
             If the record does not say.
         """
         try:
-            x, y = self.record["slide"]["mpp_l0"]
+            x, y = map(float, self.record["slide"]["mpp_l0"])
         except (KeyError, TypeError, ValueError) as error:
             msg = f"{self.path / 'record.json'} does not say slide.mpp_l0; run this slide again"
             raise ResultError(msg) from error
-        return float(x), float(y)
+        return x, y
 
     def nuclei_in(self, bounds_um: Bounds | None) -> gpd.GeoDataFrame:
         """Read the nuclei whose bounding box meets a rectangle; others are not read at all.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
+import sys
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -106,7 +106,10 @@ def check_geojson(path: Path) -> list[str]:
     if features is None:
         return ["top level: neither a FeatureCollection, a Feature, a list of Features nor a geometry"]
     problems = [] if isinstance(root, dict) and root.get("type") == "FeatureCollection" else _top_level(root)
-    return problems + check_features(features, set())
+    try:
+        return problems + check_features(features, set())
+    except RecursionError:
+        return [*problems, "objects are nested too deeply"]
 
 
 def find_features(root: Any) -> list[Any] | None:
@@ -121,7 +124,8 @@ def find_features(root: Any) -> list[Any] | None:
         return features if isinstance(features, list) else None
     if kind == "Feature":
         return [root]
-    return [{"type": "Feature", "geometry": root, "properties": {}}] if kind in _GEOMETRY_DEPTH else None
+    known = isinstance(kind, str) and kind in _GEOMETRY_DEPTH
+    return [{"type": "Feature", "geometry": root, "properties": {}}] if known else None
 
 
 def _top_level(root: Any) -> list[str]:
@@ -169,7 +173,11 @@ def _check_feature(feature: Any, seen: set[str], *, sound: bool = False) -> Iter
         yield from (f"nucleusGeometry: {text}" for text in _check_geometry(feature["nucleusGeometry"]))
     yield from _check_looks(properties)
     yield from _check_measurements(properties.get("measurements", {}))
-    for child in properties.get("childObjects", properties.get("children", [])):
+    children = properties.get("childObjects", properties.get("children", []))
+    if not isinstance(children, list):
+        yield f"childObjects {children!r} must be a list"
+        return
+    for child in children:
         yield from (f"child: {text}" for text in _check_feature(child, seen))
 
 
@@ -258,7 +266,9 @@ def _check_measurements(value: Any) -> Iterator[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # also of integers that no float can hold; not a number is never smaller
 
 
 def _check_geometry(value: Any) -> Iterator[str]:
@@ -266,7 +276,7 @@ def _check_geometry(value: Any) -> Iterator[str]:
         yield "has no geometry: QuPath cannot read it"
         return
     kind = value.get("type")
-    if kind not in _GEOMETRY_DEPTH:
+    if not isinstance(kind, str) or kind not in _GEOMETRY_DEPTH:
         yield f"geometry type {kind!r} cannot be read (GeometryCollection neither)"
         return
     coordinates = value.get("coordinates")

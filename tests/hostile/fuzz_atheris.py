@@ -30,7 +30,9 @@ ODD = (None, True, -1, 0, 1e400, float("nan"), 2**70, "", "x", "\ud800", "../x",
 """Put in place of a part of a JSON file."""
 
 SLOW_S = 30
-READERS = ("geojson", "manifest", "config", "recipe", "calibration", "bundle", "run", "record", "score", "progress")
+READERS = (
+    "geojson", "qupath", "manifest", "config", "recipe", "calibration", "bundle", "run", "record", "score", "progress",
+)  # fmt: skip
 
 
 def mutate_json(data: bytes, seed: int, size: int) -> bytes | None:
@@ -71,6 +73,7 @@ def target(name: str, folder: Path) -> Target:
     from pathopan.classes import BREAST
     from pathopan.config import Config, load_config
     from pathopan.edits import read_edit
+    from pathopan.export.qupath import check_geojson
     from pathopan.manifest import find_slides
     from pathopan.training.recipe import read_recipe
 
@@ -84,6 +87,7 @@ def target(name: str, folder: Path) -> Target:
     rows = b'slide_id,path,mpp\nS-1,a.tif,0.5\n"S ""2""",b.tif,\n'
     return {
         "geojson": (json.dumps(annotations).encode(), lambda path: read_edit(path, BREAST)),
+        "qupath": (json.dumps(annotations).encode(), check_geojson),
         "manifest": (rows, lambda path: find_slides([path])),
         "config": (json.dumps(Config().to_dict()).encode(), load_config),
         "recipe": (json.dumps(recipe, default=str).encode(), read_recipe),
@@ -137,7 +141,7 @@ class Fuzzed:
     def __init__(self, reader: str, folder: Path, keep: Path, seconds: float) -> None:
         with redirect_stderr(io.StringIO()):
             self.seed, self._read = target(reader, folder)
-        suffix = {"geojson": ".geojson", "manifest": ".csv"}.get(reader, ".json")
+        suffix = {"geojson": ".geojson", "qupath": ".geojson", "manifest": ".csv"}.get(reader, ".json")
         self._reader, self._folder, self._keep, self._path = reader, folder, keep, folder / f"file{suffix}"
         self._stop_at = time.monotonic() + seconds
         self._tried, self._known = 0, set[str]()

@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from pathopan.calibration import read_calibration, read_visual
 from pathopan.classes import BREAST, Taxonomy
+from pathopan.cohort import write_cohort_tables
 from pathopan.config import load_config
 from pathopan.edits import read_edit
-from pathopan.errors import PathopanError
+from pathopan.errors import PathopanError, ResultError
+from pathopan.export.qupath import check_geojson
 from pathopan.manifest import read_manifest, safe_id
 from pathopan.record import SlideRecord
+from pathopan.result import SlideResult
 from pathopan.status import describe_status, read_status
 
 JSON = st.recursive(
@@ -59,6 +62,44 @@ def test_annotations(path, stored):
     path.write_text(json.dumps(stored))
     edit = tried(read_edit, path, BREAST)
     assert edit is None or all(one.geometry.is_valid for one in edit.annotations)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"features": 0, "type": {"": None}},
+        [{"type": "Feature", "geometry": {"type": [], "coordinates": []}, "properties": {"childObjects": 5}}],
+        [{"type": "Feature", "geometry": {"type": "Point", "coordinates": [10**400, 0]}, "properties": {}}],
+        {"type": "Point", "coordinates": [float("nan"), 0]},
+    ],
+)
+def test_what_fuzzing_found_in_annotations(tmp_path, stored):
+    (tmp_path / "x.geojson").write_text(json.dumps(stored))
+    tried(read_edit, tmp_path / "x.geojson", BREAST)
+    assert check_geojson(tmp_path / "x.geojson")
+
+
+@given(JSON | FILE)
+def test_anyones_geojson(path, stored):
+    file = path.with_suffix(".geojson")
+    file.write_text(json.dumps(stored))
+    assert isinstance(check_geojson(file), list)
+
+
+@pytest.mark.parametrize("mpp", [None, [None, 1], ["x", 1], [1], 5, {}])
+def test_a_record_with_an_odd_mpp_is_told(tmp_path, mpp):
+    (tmp_path / "record.json").write_text(json.dumps({"slide": {"mpp_l0": mpp}}))
+    with pytest.raises(ResultError, match=r"slide\.mpp_l0"):
+        _ = SlideResult("S-1", tmp_path, BREAST).mpp_l0
+
+
+def test_a_record_whose_path_is_no_text_stops_no_table(tmp_path):
+    (tmp_path / "slides" / "S-1").mkdir(parents=True)
+    record = {"path": 0.5, "failure": {"message": "no mpp"}}
+    (tmp_path / "slides" / "S-1" / "record.json").write_text(json.dumps(record))
+    (tmp_path / "run.json").write_text(json.dumps({"taxonomy": BREAST.to_dict()}))
+    write_cohort_tables(tmp_path, taxonomy=BREAST)
+    assert "S-1,failed," in (tmp_path / "scores.csv").read_text()
 
 
 @given(st.binary(max_size=80) | CSV.map(lambda text: ("slide_id,path,mpp\n" + text).encode()))
