@@ -27,7 +27,8 @@ check: $(STAMP)
 	$(BIN)/python -m pytest tests/test_house.py
 
 train: $(STAMP)
-	$(BIN)/pathopan train breast-he-1 --data ../shared/data --out runs/breast-he-1
+	$(BIN)/pathopan crossvalidate breast-he-2 --data ../shared/data --out runs/folds
+	$(BIN)/pathopan train breast-he-2 --data ../shared/data --out runs/breast-he-2 --folds runs/folds
 
 docs: $(STAMP)
 	$(BIN)/python -m pathopan.dictionary docs/data-dictionary.md README.md
