@@ -171,7 +171,7 @@ def test_status_lists_what_matters_and_names_who_works(tmp_path):
     names = [f"S-{number:02d}" for number in range(14)]
     (out / "run.json").write_text(json.dumps({"slides": names}))
     told = {"current": names[1], "stage": "predict", "tiles": 9, "tiles_done": 3, "finished": 1, "seconds": 60}
-    (out / ".progress.json").write_text(json.dumps({**told, "slides": names}))
+    (out / ".pathopan.progress.json").write_text(json.dumps({**told, "slides": names}))
     (out / "slides" / names[0]).mkdir(parents=True)
     failure = {"stage": "open", "message": "no mpp"}
     (out / "slides" / names[0] / "record.json").write_text(json.dumps({"failure": failure}))

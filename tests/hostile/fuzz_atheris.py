@@ -119,7 +119,7 @@ def _result_target(name: str, folder: Path) -> Target:
     make_slide_file(folder / "slide.tif")
     next(make_results(folder, corpus.Amount((), 0)))
     out = folder / "run"
-    places = {"run": "run.json", "progress": ".progress.json"}
+    places = {"run": "run.json", "progress": ".pathopan.progress.json"}
     place = out / places.get(name, f"slides/S-1/{name}.json")
     told = {"slides": ["S-1"], "current": "S-1", "stage": "predict", "tiles": 2, "finished": 0, "seconds": 1}
 
