@@ -19,7 +19,7 @@ from pathopan.batch import describe_failure
 from pathopan.config import Config
 from pathopan.errors import ProcessDied
 from pathopan.geometry import Window
-from pathopan.inference.child import Answer, Child, Tell
+from pathopan.inference.child import Answer, Child, Tell, unheard
 from pathopan.manifest import SlideEntry
 from pathopan.record import align, readable_time
 from pathopan.slide import Slide, check_mpp, open_slide
@@ -144,7 +144,7 @@ def check_slides(
         measured = None
         if sound is not None:
             with contextlib.suppress(ProcessDied):
-                measured = child.ask(("speed", sound), _unheard)
+                measured = child.ask(("speed", sound), unheard)
     if measured is None:
         return checks, None
     disk = shutil.disk_usage(next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists()))
@@ -152,13 +152,9 @@ def check_slides(
     return checks, Machine(runtime, seconds, memory, free_disk_bytes=disk.free, free_memory_bytes=free_memory())
 
 
-def _unheard(*_told: Any) -> None:
-    """Nothing is told."""
-
-
 def _ask(child: Child, entry: SlideEntry) -> SlideCheck:
     try:
-        found: SlideCheck = child.ask(("check", entry), _unheard)
+        found: SlideCheck = child.ask(("check", entry), unheard)
     except ProcessDied as error:
         failure = describe_failure(entry, "check", error)
         return SlideCheck(entry.slide_id, entry.path, failure.message, failure.remedy)
@@ -186,7 +182,7 @@ def _start(settings: CheckSettings) -> tuple[None, Answer]:
     return None, answer
 
 
-def check_slide(entry: SlideEntry, engine: Any, settings: CheckSettings, tell: Tell = _unheard) -> SlideCheck:
+def check_slide(entry: SlideEntry, engine: Any, settings: CheckSettings, tell: Tell = unheard) -> SlideCheck:
     """Open a slide, decode windows of every level, find its tissue and count its tiles; tells of each window."""
     started = time.monotonic()
     found = SlideCheck(entry.slide_id, entry.path)

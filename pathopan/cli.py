@@ -358,7 +358,7 @@ def verify(
 @app.command()
 def dictionary(
     out: Annotated[
-        Path | None, typer.Argument(help="Folder of a run; without it, those of the default bundle.")
+        Path | None, typer.Argument(help="Folder of a run; without it, the default bundle's classes.")
     ] = None,
 ) -> None:
     """Say what every column of every table means, with its type and unit, as Markdown.

@@ -23,6 +23,7 @@ from pathopan.errors import ConfigError, UnreadableSlide
 from pathopan.export.parquet_parts import GeoParquetWriter
 from pathopan.files import atomic_path, shown
 from pathopan.geometry import Grid, l0_from_px
+from pathopan.inference.child import unheard
 from pathopan.inference.predict import DecodeTask, decode_margin_px, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.inference.shards import (
@@ -309,12 +310,8 @@ def shard_folder(job: Job) -> Path:
     return job.folder / "shards" / f"{job.prints['predict']}-{job.config.inference.shard_tiles}"
 
 
-def _unheard(*_told: object) -> None:
-    """Nobody listens."""
-
-
 def stitch_slide(
-    job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord, *, progress: Progress = _unheard
+    job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord, *, progress: Progress = unheard
 ) -> None:
     """Merge the tiles, row by row; writes ``panoptic.ome.zarr`` and ``detections.parquet`` (level-0 pixels)."""
     started = time.monotonic()

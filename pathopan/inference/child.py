@@ -81,7 +81,7 @@ class Child:
             self._running.append(_launch(self._start, self._keep_open))
         process = self._running[0]
         if not process.greetings:
-            process.greetings.append(self._await(_unheard, max(_START_S, self._patience_s)))
+            process.greetings.append(self._await(unheard, max(_START_S, self._patience_s)))
         return process.greetings[0]
 
     def ask(self, request: Any, hear: Tell) -> Any:
@@ -153,7 +153,7 @@ class Child:
         self.close()
 
 
-def _unheard(*_told: Any) -> None:
+def unheard(*_told: Any) -> None:
     """Take what is told while nobody listens."""
 
 

@@ -19,6 +19,7 @@ from pathopan.datasets.sample import Sample
 from pathopan.errors import ConfigError
 from pathopan.metrics import EvaluationResult, evaluate
 from pathopan.network.bundle import Bundle, save_bundle
+from pathopan.network.targets import DecodeRules
 from pathopan.segment import Segmenter
 from pathopan.training.card import write_model_card
 from pathopan.training.recipe import Recipe
@@ -69,9 +70,14 @@ def set_threshold(net: nn.Module, bundle: Bundle, samples: Sequence[Sample]) -> 
         That were trained on.
     """
     chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, min(CALIBRATION_IMAGES, len(samples))).astype(int)]
-    loose = replace(bundle, decode=replace(bundle.decode, min_centre=min(THRESHOLDS)))
+    loose = replace(bundle, decode=lowest(bundle.decode))
     best = best_threshold([measure(net, loose, chosen)])
     return replace(bundle, decode=replace(bundle.decode, min_centre=best))
+
+
+def lowest(rules: DecodeRules) -> DecodeRules:
+    """Give the rules at the lowest peak height that is tried, with that height as the probability."""
+    return replace(rules, min_centre=min(THRESHOLDS), prob_slope=1.0, prob_intercept=0.0)
 
 
 def best_threshold(found: Sequence[EvaluationResult]) -> float:

@@ -1,8 +1,9 @@
 """Cross-validation by patient: what a recipe is worth on images that its network has never seen.
 
 Every choice that follows training is cross-fitted: the detection threshold and the calibration that a fold is reported
-with come from the held-out images of the *other* folds. The bundle that ships is trained on everything and takes its
-threshold and calibration from all of them. A recipe may train its folds for fewer steps than the network that ships.
+with come from the held-out images of the *other* folds. The bundle that ships takes its
+threshold and calibration from all of them, less the patients that its recipe holds out to measure it. A recipe may
+train its folds for fewer steps than the network that ships.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pathopan.network.bundle import Bundle, load_bundle, save_bundle
 from pathopan.network.flips import FlippedNet
 from pathopan.network.targets import DecodeRules
 from pathopan.training.card import calibration_entry, folds_entry
-from pathopan.training.finish import THRESHOLDS, best_threshold, measure
+from pathopan.training.finish import best_threshold, lowest, measure
 from pathopan.training.recipe import Recipe
 from pathopan.training.train import train, trained_minutes
 
@@ -123,7 +124,7 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
         If a fold was not trained, or by another recipe.
     """
     folds = [_open_fold(recipe, samples, out, fold) for fold in range(recipe.folds)]
-    loose = replace(recipe.decode, min_centre=min(THRESHOLDS))
+    loose = lowest(recipe.decode)
     candidates = [fold.evaluate(loose) for fold in folds]
     main = recipe.fold_sources[0]
     found = []
