@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+LabelT = TypeVar("LabelT", np.uint8, np.int32)
 
 
 @dataclass(frozen=True, order=True)
@@ -161,3 +164,21 @@ def px_from_l0(points_l0: npt.ArrayLike, grid: Grid) -> FloatArray:
 def um_from_px(points_px: npt.ArrayLike, grid: Grid) -> FloatArray:
     """Convert (N, 2) xy points from grid pixels to micrometres from the slide's corner."""
     return np.asarray(points_px, dtype=np.float64) * grid.mpp
+
+
+def resize_labels(labels: npt.NDArray[LabelT], size: tuple[int, int]) -> npt.NDArray[LabelT]:
+    """Resample classes or ids: each new pixel takes what lies under its middle.
+
+    OpenCV's plain nearest neighbour takes the upper left of the pixels under it instead: a quarter of a pixel off when
+    a map is halved, which blurs the outlines that a network learns.
+
+    Parameters
+    ----------
+    labels : (Y, X) uint8 or int32
+        Ids below 2**24.
+    size : (int, int)
+        Width and height to resample to.
+    """
+    values = labels if labels.dtype == np.uint8 else labels.astype(np.float32)  # OpenCV resizes no int32
+    resized = cv2.resize(values, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.ascontiguousarray(resized, dtype=labels.dtype)

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import cv2
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ from pathopan.export.annotations import EDITED_REGIONS, paint_scored
 from pathopan.export.geoparquet import Bounds, read_geoparquet, read_table
 from pathopan.export.overlay import Rgb, blend_regions, draw_outlines
 from pathopan.files import read_file
-from pathopan.geometry import Window
+from pathopan.geometry import Window, resize_labels
 from pathopan.slide import open_slide
 from pathopan.stitcher.ngff import PanopticArrays, open_panoptic
 from pathopan.tables import nuclei_schema
@@ -332,7 +331,7 @@ class SlideResult:
         if "regions" in layers:
             colors = {c.id: c.color for c in self.taxonomy.regions if c.role != "background"}
             regions = self.region_map(bounds, scale)
-            regions = cv2.resize(regions, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            regions = resize_labels(regions, (picture.shape[1], picture.shape[0]))
             picture = blend_regions(picture, np.asarray(regions, np.uint8), colors=colors, opacity=opacity)
         if "nuclei" in layers:
             left, top, *_ = self._l0_from_um(bounds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ import torch
 from pathopan.classes import Taxonomy
 from pathopan.contours import paint
 from pathopan.datasets.sample import Sample
-from pathopan.geometry import Grid
+from pathopan.geometry import Grid, resize_labels
 from pathopan.inference.predict import DecodeTask, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.metrics import Prediction
@@ -147,6 +146,6 @@ def _run(
 def _resized(region: npt.NDArray[np.uint8], shape: tuple[int, int], scale: float) -> npt.NDArray[np.uint8]:
     """Bring a region map to the image's pixels; the grid's last pixel may reach over the image's border."""
     size = (max(1, round(region.shape[1] * scale)), max(1, round(region.shape[0] * scale)))
-    wide = cv2.resize(region, size, interpolation=cv2.INTER_NEAREST)
+    wide = resize_labels(region, size)
     missing = [(0, max(0, want - have)) for want, have in zip(shape, wide.shape, strict=True)]
     return np.asarray(np.pad(wide, missing, mode="edge")[: shape[0], : shape[1]], dtype=np.uint8)

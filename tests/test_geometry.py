@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import grids, windows
 
-from pathopan.geometry import Grid, Window, l0_from_px, px_from_l0, um_from_px
+from pathopan.geometry import Grid, Window, l0_from_px, px_from_l0, resize_labels, um_from_px
 
 
 def small_grid(**changes):
@@ -109,3 +109,16 @@ def test_frames_on_a_grid_with_oblong_pixels():
     grid = small_grid(scale_l0=(2.0, 4.0))
     assert l0_from_px([(1, 1)], grid).tolist() == [[2.0, 4.0]]
     assert um_from_px([(2, 4)], grid).tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+@pytest.mark.parametrize("factor", [0.5, 0.43, 1.7])
+def test_labels_stay_where_they_are_when_they_are_resampled(dtype, factor: float) -> None:
+    rows, columns = np.mgrid[:200, :200] + 0.5
+    labels = np.where(np.hypot(rows - 90, columns - 120) < 40, 200, 0).astype(dtype)
+    side = round(200 * factor)
+    resized = resize_labels(labels, (side, side))
+    assert resized.dtype == dtype
+    assert set(np.unique(resized)) == {0, 200}
+    middle = (np.argwhere(resized).mean(axis=0) + 0.5) * 200 / side
+    np.testing.assert_allclose(middle, [90, 120], atol=0.1)

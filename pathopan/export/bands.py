@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pathopan.classes import Color, Taxonomy
 from pathopan.export.overlay import color_table
+from pathopan.geometry import resize_labels
 from pathopan.objects import PARTITION, CompartmentRules, Drawn, find_compartments, find_regions
 from pathopan.objects.compartments import BED, partition_of_place
 
@@ -41,11 +42,8 @@ class Bands:
         """Give the bands on a picture of another width and height."""
         if self.partition.shape[::-1] == size:
             return self
-        partition, bed = (
-            cv2.resize(values, size, interpolation=cv2.INTER_NEAREST)
-            for values in (self.partition, self.bed.view(np.uint8))
-        )
-        return replace(self, partition=np.asarray(partition, np.uint8), bed=np.asarray(bed, np.uint8) > 0)
+        bed = resize_labels(self.bed.view(np.uint8), size) > 0
+        return replace(self, partition=resize_labels(self.partition, size), bed=bed)
 
 
 def find_bands(

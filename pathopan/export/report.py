@@ -22,6 +22,7 @@ from pathopan.export.overlay import HEAT_STOPS, Rgb, color_table, density_map, h
 from pathopan.export.sections import Head, cell, find_value, fold_intervals, head, row_cells, sections
 from pathopan.export.templates import fill_page
 from pathopan.files import atomic_path
+from pathopan.geometry import resize_labels
 
 HEADLINES: Sequence[str] = (
     "stil_percent",
@@ -193,7 +194,7 @@ def _limited(page: SlidePage) -> tuple[Rgb, npt.NDArray[np.uint8], float]:
     factor = max(1.0, max(height, width) / _MAX_SIDE)
     size = max(1, round(width / factor)), max(1, round(height / factor))
     picture = cv2.resize(page.picture, size, interpolation=cv2.INTER_AREA) if factor > 1 else page.picture
-    region_map = cv2.resize(page.region_map, size, interpolation=cv2.INTER_NEAREST)
+    region_map = resize_labels(page.region_map, size)
     return np.asarray(picture, np.uint8), np.asarray(region_map, np.uint8), page.mpp * width / size[0]
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from pathopan.classes import Color, Taxonomy
 from pathopan.export.charts import INK, PAPER, SOFT, font
 from pathopan.export.overlay import blend_regions, color_table
+from pathopan.geometry import resize_labels
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -106,7 +107,7 @@ def draw_labels(picture: Rgb, labels: Drawn, *, taxonomy: Taxonomy, zoom: float)
     size = (picture.shape[1], picture.shape[0])
     drawn = picture.copy()
     if labels.region is not None:
-        region = cv2.resize(labels.region.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        region = resize_labels(labels.region.astype(np.uint8), size)
         tints = {kind.id: kind.color for kind in taxonomy.regions}
         drawn = blend_regions(drawn, np.asarray(region, np.uint8), colors=tints, opacity=0.28)
     colors = {kind.id: kind.color for kind in taxonomy.nuclei}
@@ -121,7 +122,7 @@ def draw_labels(picture: Rgb, labels: Drawn, *, taxonomy: Taxonomy, zoom: float)
 def _outline(drawn: Rgb, labels: Drawn, colors: dict[int, Color], size: tuple[int, int]) -> None:
     """Color the inner rim of each instance by its class; two pixels, so that it is seen on any picture."""
     assert labels.instances is not None  # the caller has seen to it
-    large = cv2.resize(labels.instances.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)  # exact below 2^24
+    large = resize_labels(labels.instances.astype(np.int32), size)
     square = np.ones((5, 5), np.uint8)
     rim = (large > 0) & ((cv2.erode(large, square) != large) | (cv2.dilate(large, square) != large))
     rows = labels.nuclei[labels.nuclei["instance_id"] > 0]

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import shapely
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +17,7 @@ from shapely.geometry import shape as to_shape
 from pathopan.contours import paint, polygon_from_geojson
 from pathopan.errors import ConfigError
 from pathopan.files import check_regular, read_file
+from pathopan.geometry import resize_labels
 from pathopan.slide import SlideInfo
 from pathopan.tiler.tissue import TissueMask
 
@@ -103,7 +103,7 @@ def tissue_from_image(path: Path, info: SlideInfo, mpp: float) -> TissueMask:
             f"({info.size_l0[0]} x {info.size_l0[1]})"
         )
         raise ConfigError(msg)
-    mask = cv2.resize(flat.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    mask = resize_labels(flat.astype(np.uint8), (width, height)) > 0
     return TissueMask(mask, mpp, reason="" if mask.any() else "the mask image is all black")
 
 

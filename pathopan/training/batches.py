@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pathopan.classes import Taxonomy
 from pathopan.datasets.sample import Sample
 from pathopan.errors import ConfigError
+from pathopan.geometry import resize_labels
 from pathopan.network.losses import Batch
 from pathopan.network.targets import FAR_RADIUS_PX, encode
 from pathopan.training.augment import bare_glass, jitter_focus, jitter_light, jitter_stain, paint_artefact
@@ -143,7 +144,7 @@ def draw_crop(
     image = cv2.resize(sample.image[window], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     region = np.zeros(size, np.uint8)
     if sample.region is not None:
-        region = cv2.resize(sample.region[window], size, interpolation=cv2.INTER_NEAREST)
+        region = resize_labels(sample.region[window], size)
     points = (sample.nuclei[["x_px", "y_px"]].to_numpy() - [x, y]) * scale
     inside = ((points > -FAR_RADIUS_PX) & (points < rules.side + FAR_RADIUS_PX)).all(axis=1)
     centres, rows = _turn_points(points[inside], flips, turns, rules.side), np.flatnonzero(inside)
@@ -152,8 +153,7 @@ def draw_crop(
         lookup = np.zeros(int(sample.instances.max(initial=0)) + 1, np.int32)
         lookup[sample.nuclei["instance_id"].to_numpy()[rows]] = np.arange(1, len(rows) + 1)
         lookup[0] = 0  # nuclei with a point and no outline all say 0, and so does the background
-        small = cv2.resize(lookup[sample.instances[window]].astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-        instances = turned(small.astype(np.int32))
+        instances = turned(resize_labels(lookup[sample.instances[window]], size))
     channels = np.zeros(256, np.int64)
     for channel, nucleus in enumerate(taxonomy.nuclei, start=1):
         channels[nucleus.id] = channel

@@ -24,6 +24,7 @@ from torch import nn
 
 from pathopan.datasets.sample import Sample
 from pathopan.files import atomic_path
+from pathopan.geometry import resize_labels
 from pathopan.network.bundle import Bundle
 from pathopan.network.model import InferenceNet
 from pathopan.network.targets import POINT_RADIUS_PX, assign_pixels
@@ -91,8 +92,7 @@ def _outline(sample: Sample, net: nn.Module, bundle: Bundle) -> npt.NDArray[np.i
         disc = np.zeros(owner.shape, np.uint8)
         cv2.circle(disc, tuple(np.floor(centres[row]).astype(int).tolist()), round(POINT_RADIUS_PX), 1, -1)
         owner[(disc > 0) & (owner == 0)] = row + 1
-    back = cv2.resize(owner.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
-    return np.ascontiguousarray(back, dtype=np.int32)
+    return resize_labels(owner, (width, height))
 
 
 def _shape_maps(
