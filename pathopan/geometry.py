@@ -169,8 +169,8 @@ def um_from_px(points_px: npt.ArrayLike, grid: Grid) -> FloatArray:
 def resize_labels(labels: npt.NDArray[LabelT], size: tuple[int, int]) -> npt.NDArray[LabelT]:
     """Resample classes or ids: each new pixel takes what lies under its middle.
 
-    OpenCV's plain nearest neighbour takes the upper left of the pixels under it instead: a quarter of a pixel off when
-    a map is halved, which blurs the outlines that a network learns.
+    OpenCV's plain nearest neighbour takes what lies under the upper left corner instead: half a new pixel off, which
+    blurs the outlines that a network learns.
 
     Parameters
     ----------

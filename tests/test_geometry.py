@@ -112,7 +112,7 @@ def test_frames_on_a_grid_with_oblong_pixels():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
-@pytest.mark.parametrize("factor", [0.5, 0.43, 1.7])
+@pytest.mark.parametrize("factor", [0.52, 0.43, 1.7, 2])
 def test_labels_stay_where_they_are_when_they_are_resampled(dtype, factor: float) -> None:
     rows, columns = np.mgrid[:200, :200] + 0.5
     labels = np.where(np.hypot(rows - 90, columns - 120) < 40, 200, 0).astype(dtype)
