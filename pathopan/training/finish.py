@@ -127,7 +127,7 @@ def write_bundle(
     samples : sequence of Sample
         All that was read; the network is measured on those that the recipe holds out.
     bundle, net
-        What training returned.
+        What training returned; a card that the bundle has already is kept.
     minutes : float
         That training took.
     report : dict, optional
@@ -144,7 +144,7 @@ def write_bundle(
     ConfigError
         If another recipe was cross-validated.
     """
-    card = describe_training(recipe, samples, minutes=minutes)
+    card = bundle.card | describe_training(recipe, samples, minutes=minutes)
     if report:
         bundle, card = apply_report(recipe, report, bundle=bundle, card=card)
     else:

@@ -29,6 +29,10 @@ CHECKPOINT_EVERY = 100
 """Steps between checkpoints: what a kill can cost."""
 
 
+NOTES = ("speed", "tradeoff", "tried", "failures")
+"""Parts of a model card that people write."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One complete, named training run."""
@@ -89,8 +93,7 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     ConfigError
         If there is no such recipe, or a key is unknown or malformed.
     """
-    packaged = Path(str(resources.files("pathopan"))) / "training" / "recipes" / f"{name_or_path}.yaml"
-    path = packaged if packaged.is_file() else Path(name_or_path)
+    path = _find_recipe(name_or_path)
     try:
         stored = yaml.safe_load(read_file(path))
         _check_keys(stored, path)
@@ -101,6 +104,45 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     except (OSError, *YAML_DAMAGE) as error:
         msg = f"{path}: not a readable recipe: {error}"
         raise ConfigError(msg) from error
+
+
+def read_notes(name_or_path: str | Path) -> tuple[dict[str, Any], list[Path]]:
+    """Read what people know of a recipe's network and no program finds out, for its model card.
+
+    It stands in a folder beside the recipe, ``RECIPE.card/``: ``card.yaml``, with any of ``NOTES``, and the pictures
+    that it names. A recipe needs none.
+
+    Returns
+    -------
+    notes : dict
+        Keys and form as in :mod:`pathopan.training.card`; empty without such a folder.
+    pictures : list of Path
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, has another key, or a picture is missing.
+    """
+    folder = _find_recipe(name_or_path).with_suffix(".card")
+    path = folder / "card.yaml"
+    if not folder.is_dir():
+        return {}, []
+    try:
+        notes = yaml.safe_load(read_file(path))
+        pictures = [folder / entry["picture"] for entry in notes.get("failures", []) if "picture" in entry]
+    except (OSError, *YAML_DAMAGE) as error:
+        msg = f"{path}: not readable notes for a model card: {error}"
+        raise ConfigError(msg) from error
+    unknown, missing = sorted(set(notes) - set(NOTES), key=str), [one.name for one in pictures if not one.is_file()]
+    if unknown or missing:
+        msg = f"{path}: unknown keys {unknown}, pictures that are missing {missing}; known keys: {list(NOTES)}"
+        raise ConfigError(msg)
+    return notes, pictures
+
+
+def _find_recipe(name_or_path: str | Path) -> Path:
+    packaged = Path(str(resources.files("pathopan"))) / "training" / "recipes" / f"{name_or_path}.yaml"
+    return packaged if packaged.is_file() else Path(name_or_path)
 
 
 def _check_keys(stored: dict[str, Any], path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pathopan.network.bundle import Bundle, load_bundle
+from pathopan.training.card import write_model_card
 from pathopan.training.finish import write_bundle
-from pathopan.training.folds import read_report, report_folds, train_fold
-from pathopan.training.recipe import read_recipe, read_samples
+from pathopan.training.folds import CURVES, read_report, report_folds, train_fold
+from pathopan.training.recipe import read_notes, read_recipe, read_samples
 from pathopan.training.train import train, trained_minutes
 
 
@@ -45,12 +48,20 @@ def train_bundle(
         If the recipe, the data or the bundle cannot be used.
     """
     recipe = read_recipe(recipe_name)
-    report = read_report(folds) if folds else None
+    notes, pictures = read_notes(recipe_name)
+    report = None
+    if folds:
+        report = read_report(folds)
+        pictures.append(folds / CURVES)
     samples = read_samples(data)
     net = load_bundle(start_from)[1] if start_from else None
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
-    minutes = trained_minutes(out)
-    return write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report)
+    bundle, minutes = replace(bundle, card=notes), trained_minutes(out)
+    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report)
+    for picture in pictures:
+        shutil.copyfile(picture, out / "bundle" / picture.name)
+    write_model_card(out / "bundle")  # which shows pictures that are there
+    return made
 
 
 def cross_validate(

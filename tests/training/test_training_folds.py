@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from training_samples import RECIPE as TINY_RECIPE
 from training_samples import sample
 
@@ -12,8 +13,10 @@ from pathopan.errors import ConfigError
 from pathopan.metrics import EvaluationResult
 from pathopan.network.bundle import load_bundle
 from pathopan.training import folds as room
+from pathopan.training import run
 from pathopan.training.finish import best_threshold, write_bundle
 from pathopan.training.folds import fold_groups, fold_recipe, read_report, report_folds, train_fold
+from pathopan.training.recipe import read_notes
 
 RECIPE = replace(TINY_RECIPE, steps=3, shares={"A": 0.5, "B": 0.5}, folds=2, fold_sources=["A", "B"])
 SAMPLES = [sample(number, source=source, group=f"{source}{number}") for source in "AB" for number in range(3)]
@@ -101,6 +104,40 @@ def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(repor
         write_bundle(
             tmp_path / "other", replace(RECIPE, seed=5), SAMPLES, bundle=draft, net=net, minutes=1, report=report
         )
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """The recipe as a user's file, with notes for its card."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(RECIPE.to_dict()))
+    notes = tmp_path / "mine.card"
+    notes.mkdir()
+    (notes / "skin.png").write_bytes(b"a picture")
+    (notes / "card.yaml").write_text("tried: [larger tiles]\nfailures: [{picture: skin.png, caption: Skin is tumor}]\n")
+    return path
+
+
+def test_a_bundle_is_made_whole_by_one_call(report, out, recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "read_samples", lambda _data: SAMPLES)
+    for _ in range(2):  # the second has nothing left to train
+        saved = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", device="cpu", workers=0, folds=out)
+    folder = tmp_path / "out" / "bundle"
+    assert saved.card["tried"] == ["larger tiles"]
+    assert (folder / "calibration.png").read_bytes() == (out / "calibration.png").read_bytes()
+    card = (folder / "MODEL_CARD.md").read_text()
+    for shown in ("](calibration.png)", "](skin.png)", "- larger tiles"):
+        assert shown in card
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("triumphs: []", "triumphs"), ("failures: [{picture: gone.png}]", "gone.png"), ("[", "not readable")],
+)
+def test_notes_that_cannot_be_used_are_refused(text, named, recipe_file):
+    (recipe_file.with_suffix(".card") / "card.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=named):
+        read_notes(recipe_file)
 
 
 def test_patients_that_measure_the_bundle_choose_nothing_of_it(out, monkeypatch):
