@@ -18,7 +18,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from pathopan.errors import ConfigError
-from pathopan.files import read_file
+from pathopan.files import atomic_path, read_file
 
 YAML_DAMAGE = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What reading YAML raises on hostile text."""
@@ -219,6 +219,12 @@ def load_config(path: Path | None = None, *, overrides: Sequence[str] = ()) -> C
             nested = {name: nested}
         config = _fill(config, nested, f"--set {text}")
     return config
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write settings as the YAML that :func:`load_config` reads."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
 
 
 def _read_yaml(path: Path) -> Any:

@@ -9,8 +9,6 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, Protocol
 
-import yaml
-
 from pathopan.batch import (
     Failure,
     Listener,
@@ -21,8 +19,9 @@ from pathopan.batch import (
     open_record,
 )
 from pathopan.classes import Taxonomy
+from pathopan.config import save_config
 from pathopan.errors import ProcessDied, ProcessStalled
-from pathopan.files import atomic_path, remove_leftovers
+from pathopan.files import remove_leftovers
 from pathopan.inference.child import Answer, Child, Tell
 from pathopan.locks import hold_folder
 from pathopan.manifest import SlideEntry
@@ -178,6 +177,5 @@ def write_run_files(settings: RunSettings, described: dict[str, Any], entries: S
     }
     with replacing(settings.out, "run.json", "config.yaml"):
         write_json(settings.out / "run.json", run)
-        with atomic_path(settings.out / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(settings.config.to_dict(), sort_keys=False), encoding="utf-8")
+        save_config(settings.config, settings.out / "config.yaml")
     return run

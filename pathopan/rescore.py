@@ -7,15 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pathopan.calibration import drop_calibration, keep_calibration, read_calibration
 from pathopan.cohort import write_cohort_tables
-from pathopan.config import Config, Format, load_config
+from pathopan.config import Config, Format, load_config, save_config
 from pathopan.edits import find_edited_slide, keep_edit, set_edit_aside
 from pathopan.errors import ConfigError, ResultError
 from pathopan.export.geojson import find_piece_paths
-from pathopan.files import atomic_path
 from pathopan.formats import EXPORTS, Order, write_formats
 from pathopan.locks import hold_folder
 from pathopan.outputs import Place, export_to_files, find_place, read_slide_json
@@ -107,7 +104,8 @@ def _rescore(result: Result, config: Config, given: Given) -> list[str]:
         lines += told(place.slide_id, before or {}, after or {})
         lines += _ranges(place.slide_id, after or {}) if given.stability else []
         lines += [f"{place.slide_id}\tnote\t{text}" for text in record.notes("score").get("score_warnings", [])]
-    _write_config(out, config)
+    with replacing(out, "config.yaml"):
+        save_config(config, out / "config.yaml")
     write_cohort_tables(out, taxonomy=result.taxonomy)
     return lines
 
@@ -171,16 +169,13 @@ def _anonymous(result: Result, config: Config) -> dict[str, Any]:
     tissue = result.run.get("tissue")
     hide_plan(result.path, tissue=Path(tissue) if tissue else None)
     stored = load_config(result.path / "config.yaml")
-    _write_config(result.path, replace(stored, export=replace(stored.export, anonymous=True)))
+    kept = replace(stored, export=replace(stored.export, anonymous=True))
+    with replacing(result.path, "config.yaml"):
+        save_config(kept, result.path / "config.yaml")
     run = {**result.run, "command": "pathopan run", "tissue": None, "settings": config.to_dict()}
     with replacing(result.path, "run.json"):
         write_json(result.path / "run.json", run)
     return run
-
-
-def _write_config(out: Path, config: Config) -> None:
-    with replacing(out, "config.yaml"), atomic_path(out / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
 
 
 def _change_edit(result: Result, given: Given) -> str | None:
