@@ -27,8 +27,8 @@ check: $(STAMP)
 	$(BIN)/python -m pytest tests/test_house.py
 
 train: $(STAMP)
-	$(BIN)/pathopan crossvalidate breast-he-2 --data ../shared/data --out runs/folds
-	$(BIN)/pathopan train breast-he-2 --data ../shared/data --out runs/breast-he-2 --folds runs/folds
+	$(BIN)/pathopan crossvalidate breast-he-3 --data ../shared/data --out runs/folds
+	$(BIN)/pathopan train breast-he-3 --data ../shared/data --out runs/breast-he-3 --folds runs/folds
 
 docs: $(STAMP)
 	$(BIN)/python -m pathopan.dictionary docs/data-dictionary.md README.md

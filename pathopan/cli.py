@@ -194,7 +194,7 @@ def train(
 ) -> None:
     """Train a network and write its bundle to OUT/bundle; the same command again resumes after a stop.
 
-    Example: pathopan train breast-he-2 --data ../shared/data --out runs/breast-he-2 --folds runs/folds
+    Example: pathopan train breast-he-3 --data ../shared/data --out runs/breast-he-3 --folds runs/folds
     """
     from pathopan.training.run import train_bundle
 
@@ -217,7 +217,7 @@ def crossvalidate(
 ) -> None:
     """Train a recipe's folds, split by patient, and report what each says of images it never saw; resumes.
 
-    Example: pathopan crossvalidate breast-he-2 --data ../shared/data --out runs/folds
+    Example: pathopan crossvalidate breast-he-3 --data ../shared/data --out runs/folds
     """
     from pathopan.training.run import cross_validate
 

@@ -30,9 +30,9 @@ from pathopan.training.folds import fold_groups, train_fold
 from pathopan.training.recipe import Recipe, read_recipe, read_samples
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "lite0, narrow": {"nucleus_channels": [96, 64, 48, 32], "region_channels": [64, 48, 32]},
-    "lite0, as it ships": {},
-    "lite2": {"encoder": "tu-tf_efficientnet_lite2"},
+    "lite2, narrow": {"nucleus_channels": [96, 64, 48, 32], "region_channels": [64, 48, 32]},
+    "lite2, as it ships": {},
+    "lite0": {"encoder": "tu-tf_efficientnet_lite0"},
 }
 FIGURES = (
     ("BRCA-M2C", "detection_f1", "all"),
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recipe", default="breast-he-2")
+    parser.add_argument("--recipe", default="breast-he-3")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--train", choices=VARIANTS, help="train this one only")
