@@ -109,7 +109,7 @@ def draw_labels(picture: Rgb, labels: Drawn, *, taxonomy: Taxonomy, zoom: float)
     if labels.region is not None:
         region = resize_labels(labels.region.astype(np.uint8), size)
         tints = {kind.id: kind.color for kind in taxonomy.regions}
-        drawn = blend_regions(drawn, np.asarray(region, np.uint8), colors=tints, opacity=0.28)
+        drawn = blend_regions(drawn, region, colors=tints, opacity=0.28)
     colors = {kind.id: kind.color for kind in taxonomy.nuclei}
     if labels.instances is not None:
         _outline(drawn, labels, colors, size)
@@ -122,7 +122,7 @@ def draw_labels(picture: Rgb, labels: Drawn, *, taxonomy: Taxonomy, zoom: float)
 def _outline(drawn: Rgb, labels: Drawn, colors: dict[int, Color], size: tuple[int, int]) -> None:
     """Color the inner rim of each instance by its class; two pixels, so that it is seen on any picture."""
     assert labels.instances is not None  # the caller has seen to it
-    large = resize_labels(labels.instances.astype(np.int32), size)
+    large = resize_labels(labels.instances.astype(np.int32), size).astype(np.float32)  # morphology takes no int32
     square = np.ones((5, 5), np.uint8)
     rim = (large > 0) & ((cv2.erode(large, square) != large) | (cv2.dilate(large, square) != large))
     rows = labels.nuclei[labels.nuclei["instance_id"] > 0]
