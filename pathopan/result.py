@@ -330,9 +330,8 @@ class SlideResult:
         picture, bounds, scale = self._canvas(bounds_um, mpp)
         if "regions" in layers:
             colors = {c.id: c.color for c in self.taxonomy.regions if c.role != "background"}
-            regions = self.region_map(bounds, scale)
-            regions = resize_labels(regions, (picture.shape[1], picture.shape[0]))
-            picture = blend_regions(picture, np.asarray(regions, np.uint8), colors=colors, opacity=opacity)
+            regions = resize_labels(self.region_map(bounds, scale), (picture.shape[1], picture.shape[0]))
+            picture = blend_regions(picture, regions, colors=colors, opacity=opacity)
         if "nuclei" in layers:
             left, top, *_ = self._l0_from_um(bounds)
             picture = draw_outlines(

@@ -195,7 +195,7 @@ def _limited(page: SlidePage) -> tuple[Rgb, npt.NDArray[np.uint8], float]:
     size = max(1, round(width / factor)), max(1, round(height / factor))
     picture = cv2.resize(page.picture, size, interpolation=cv2.INTER_AREA) if factor > 1 else page.picture
     region_map = resize_labels(page.region_map, size)
-    return np.asarray(picture, np.uint8), np.asarray(region_map, np.uint8), page.mpp * width / size[0]
+    return np.asarray(picture, np.uint8), region_map, page.mpp * width / size[0]
 
 
 def _jpeg(image: Rgb, *, quality: int) -> str:

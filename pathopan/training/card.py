@@ -286,7 +286,7 @@ def _calibration(entry: Mapping[str, Any] | None, folder: Path) -> Iterator[str]
         line = [f"temperature {_cell(entry['temperature'])} of the class probabilities"]
         if entry.get("slope") is not None:
             line.append(f"slope {_cell(entry['slope'])} and intercept {_cell(entry['intercept'])} of the detections")
-        yield f"In the bundle: {', '.join(line)}, fitted on all folds' held-out nuclei.\n"
+        yield f"In the bundle: {', '.join(line)}, fitted on the folds' held-out nuclei.\n"
     if entry.get("folds"):
         yield _table(entry["folds"])
     if entry.get("picture"):

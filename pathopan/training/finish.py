@@ -199,7 +199,7 @@ def apply_report(
         "folds": report["folds"],
         "calibration": report["calibration"],
         "ablations": report["ablations"],
-        "thresholds": "decode.min_centre and the calibration were set on the held-out images of all folds, less the "
+        "thresholds": "decode.min_centre and the calibration were set on the held-out images of these folds, less the "
         "patients that the network itself was not trained on",
         "cost": f"{card['minutes']} min, and {report['minutes']} min for the folds",
         "command": f"pathopan crossvalidate {bundle.name} --data DATA --out FOLDS && "

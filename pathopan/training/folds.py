@@ -1,9 +1,9 @@
 """Cross-validation by patient: what a recipe is worth on images that its network has never seen.
 
 Every choice that follows training is cross-fitted: the detection threshold and the calibration that a fold is reported
-with come from the held-out images of the *other* folds. The bundle that ships takes its
-threshold and calibration from all of them, less the patients that its recipe holds out to measure it. A recipe may
-train its folds for fewer steps than the network that ships.
+with come from the held-out images of the *other* folds. The bundle that ships takes its threshold and calibration from
+all of them, less the patients that its recipe holds out to measure it. A recipe may train its folds for fewer steps
+than the network that ships.
 """
 
 from __future__ import annotations
