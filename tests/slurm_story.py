@@ -161,7 +161,8 @@ def _kill_the_driver(story: Story, profile: Path) -> None:
         subprocess.run(["scancel", *ours], check=True, timeout=60)
     queue = ["squeue", "-h", "-o", "%i"]
     wait_until(lambda: not subprocess.run(queue, capture_output=True, check=False).stdout.strip(), 60, "jobs live on")
-    story.seen["kept"] = {path: path.stat().st_mtime_ns for path in shards.glob("*/*.parquet")}
+    story.seen["kept"] = list(shards.glob("*/*.parquet"))
+    story.seen["parts done"] = {path.stem for path in (story.out / "state" / LONG).glob("predict.*.json")}
     story.seconds["first"] = time.monotonic() - started
 
 

@@ -115,6 +115,7 @@ def write_bundle(
     net: nn.Module,
     minutes: float,
     report: dict[str, Any] | None = None,
+    start: Bundle | None = None,
 ) -> Bundle:
     """Set the threshold, write down data, recipe and quality, and save the bundle with its model card.
 
@@ -132,7 +133,10 @@ def write_bundle(
         That training took.
     report : dict, optional
         Of a cross-validation of the recipe (:func:`pathopan.training.folds.report_folds`): threshold, calibration and
-        figures come from it. Without one the threshold is set on training images.
+        figures come from it.
+    start : Bundle, optional
+        That training started from: without a report, its threshold and calibration are kept and its figures over folds
+        told as its own. With neither, the threshold is set on training images.
 
     Returns
     -------
@@ -147,6 +151,8 @@ def write_bundle(
     card = bundle.card | describe_training(recipe, samples, minutes=minutes)
     if report:
         bundle, card = apply_report(recipe, report, bundle=bundle, card=card)
+    elif start:
+        bundle, card = inherit(start, bundle=bundle, card=card)
     else:
         trained = [sample for sample in samples if sample.group not in recipe.hold_out]
         main = trained[0].source.name
@@ -204,6 +210,22 @@ def apply_report(
         "cost": f"{card['minutes']} min, and {report['minutes']} min for the folds",
         "command": f"pathopan crossvalidate {bundle.name} --data DATA --out FOLDS && "
         f"pathopan train {bundle.name} --data DATA --out OUT --folds FOLDS",
+    }
+
+
+def inherit(start: Bundle, *, bundle: Bundle, card: dict[str, Any]) -> tuple[Bundle, dict[str, Any]]:
+    """Take threshold, calibration and figures over folds from the bundle that was fine-tuned, and say whose they are."""
+    theirs = {name: start.card[name] for name in ("folds", "calibration", "ablations") if start.card.get(name)}
+    entries = theirs.get("folds", [])
+    theirs["folds"] = [
+        {**entry, "protocol": f"Of {start.name}, which this network was fine-tuned from: {entry['protocol']}"}
+        for entry in ([entries] if isinstance(entries, dict) else entries)
+    ]
+    return replace(bundle, decode=start.decode), {
+        **card,
+        **theirs,
+        "started_from": {"name": start.name, "sha256": start.sha256},
+        "thresholds": f"Threshold and calibration are those of {start.name}: {start.card.get('thresholds', 'not told')}",
     }
 
 

@@ -77,13 +77,15 @@ def fold_groups(recipe: Recipe, samples: Sequence[Sample], fold: int) -> list[st
 def fold_recipe(recipe: Recipe, samples: Sequence[Sample], fold: int) -> Recipe:
     """Give the recipe of a fold: without the groups that it holds out, and as long as folds are trained.
 
+    It starts from the encoder's weights: a bundle that the recipe starts from has been trained on what folds hold out.
+
     Raises
     ------
     ConfigError
         If there is no such fold.
     """
     groups = fold_groups(recipe, samples, fold)
-    return replace(recipe, hold_out=groups, steps=recipe.fold_steps or recipe.steps)
+    return replace(recipe, hold_out=groups, steps=recipe.fold_steps or recipe.steps, start_from=None)
 
 
 def train_fold(

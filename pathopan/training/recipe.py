@@ -52,6 +52,7 @@ class Recipe:
     architecture: str = "PanopticNet"
     arguments: dict[str, Any] = field(default_factory=dict)
     encoder_weights: str | None = "packaged"
+    start_from: str | None = None  # bundle whose weights training goes on with; folds never do, since it has seen them
     shares: dict[str, float] = field(default_factory=lambda: {"BRCA-M2C": 0.55, "CoNSeP": 0.33, "DSB2018": 0.12})
     zooms: dict[str, list[float]] = field(
         default_factory=lambda: {"BRCA-M2C": [0.8, 1.25], "CoNSeP": [0.9, 1.6], "DSB2018": [0.7, 1.4]}

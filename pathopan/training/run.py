@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from pathopan.classes import BREAST
+from pathopan.errors import IncompatibleBundle
 from pathopan.network.bundle import Bundle, load_bundle
 from pathopan.training.card import write_model_card
 from pathopan.training.finish import write_bundle
 from pathopan.training.folds import CURVES, read_report, report_folds, train_fold
-from pathopan.training.recipe import read_notes, read_recipe, read_samples
-from pathopan.training.train import train, trained_minutes
+from pathopan.training.recipe import Recipe, read_notes, read_recipe, read_samples
+from pathopan.training.train import describe, train, trained_minutes
 
 
 def train_bundle(
@@ -38,7 +42,7 @@ def train_bundle(
     device, workers
         See :func:`pathopan.training.train.train`.
     start_from : str, optional
-        Bundle to fine-tune.
+        Bundle to fine-tune, in place of the one that the recipe starts from.
     folds : Path, optional
         Folder of a cross-validation of the recipe: its threshold, calibration and figures go into the bundle.
 
@@ -46,22 +50,42 @@ def train_bundle(
     ------
     ConfigError, DatasetError, BundleError
         If the recipe, the data or the bundle cannot be used.
+    IncompatibleBundle
+        If the bundle to fine-tune has another architecture, classes or mpp than the recipe.
     """
     recipe = read_recipe(recipe_name)
+    if start_from:
+        recipe = replace(recipe, start_from=start_from)
     notes, pictures = read_notes(recipe_name)
     report = None
     if folds:
         report = read_report(folds)
         pictures.append(folds / CURVES)
     samples = read_samples(data)
-    net = load_bundle(start_from)[1] if start_from else None
+    start, net = _open_start(recipe)
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
     bundle, minutes = replace(bundle, card=notes), trained_minutes(out)
-    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report)
+    made = write_bundle(
+        out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report, start=start
+    )
     for picture in pictures:
         shutil.copyfile(picture, out / "bundle" / picture.name)
     write_model_card(out / "bundle")  # which shows pictures that are there
     return made
+
+
+def _open_start(recipe: Recipe) -> tuple[Bundle | None, nn.Module | None]:
+    """Open the bundle that a recipe starts from, if any."""
+    if recipe.start_from is None:
+        return None, None
+    bundle, net = load_bundle(recipe.start_from)
+    wanted = describe(recipe, BREAST)
+    for name in ("architecture", "arguments", "taxonomy", "mpp", "mean", "std"):
+        has, needs = getattr(bundle, name), getattr(wanted, name)
+        if has != needs:
+            msg = f"recipe {recipe.name!r} cannot start from bundle {bundle.name!r}: its {name} is {has}, not {needs}"
+            raise IncompatibleBundle(msg)
+    return bundle, net
 
 
 def cross_validate(
