@@ -154,10 +154,12 @@ def _check_keys(stored: dict[str, Any], path: Path) -> None:
         msg = f"{path}: unknown keys {reprlib.repr(unknown)}; known: {sorted(known)}"
         raise ConfigError(msg)
     for one in fields(Recipe):
-        default = getattr(Recipe("default"), one.name)
-        if one.name not in stored or one.name in ("losses", "decode", "encoder_weights"):
+        if one.name not in stored or one.name in ("losses", "decode"):
             continue
-        value, kinds = stored[one.name], (int, float) if isinstance(default, float) else type(default)
+        value, default = stored[one.name], getattr(Recipe("default"), one.name)
+        if one.name in ("encoder_weights", "start_from"):
+            default = "" if value is not None else None
+        kinds = (int, float) if isinstance(default, float) else type(default)
         if (
             not isinstance(value, kinds)
             or isinstance(value, bool)
