@@ -113,11 +113,10 @@ def write_bundle(
     *,
     bundle: Bundle,
     net: nn.Module,
-    minutes: float,
     report: dict[str, Any] | None = None,
     start: Bundle | None = None,
 ) -> Bundle:
-    """Set the threshold, write down data, recipe and quality, and save the bundle with its model card.
+    """Set the threshold, write down the quality, and save the bundle with its model card.
 
     Parameters
     ----------
@@ -128,9 +127,7 @@ def write_bundle(
     samples : sequence of Sample
         All that was read; the network is measured on those that the recipe holds out.
     bundle, net
-        What training returned; a card that the bundle has already is kept.
-    minutes : float
-        That training took.
+        What training returned; what the bundle's card tells already is kept, as of :func:`describe_training`.
     report : dict, optional
         Of a cross-validation of the recipe (:func:`pathopan.training.folds.report_folds`): threshold, calibration and
         figures come from it.
@@ -148,7 +145,7 @@ def write_bundle(
     ConfigError
         If another recipe was cross-validated.
     """
-    card = bundle.card | describe_training(recipe, samples, minutes=minutes)
+    card = bundle.card
     if report:
         bundle, card = apply_report(recipe, report, bundle=bundle, card=card)
     elif start:
@@ -207,25 +204,26 @@ def apply_report(
         "ablations": report["ablations"],
         "thresholds": "decode.min_centre and the calibration were set on the held-out images of these folds, less the "
         "patients that the network itself was not trained on",
-        "cost": f"{card['minutes']} min, and {report['minutes']} min for the folds",
+        "cost": f"{card.get('minutes')} min, and {report['minutes']} min for the folds",
         "command": f"pathopan crossvalidate {bundle.name} --data DATA --out FOLDS && "
         f"pathopan train {bundle.name} --data DATA --out OUT --folds FOLDS",
     }
 
 
 def inherit(start: Bundle, *, bundle: Bundle, card: dict[str, Any]) -> tuple[Bundle, dict[str, Any]]:
-    """Take threshold, calibration and figures over folds from the bundle that was fine-tuned, and say whose they are."""
+    """Take threshold, calibration and figures over folds from the bundle that was fine-tuned, and say so."""
     theirs = {name: start.card[name] for name in ("folds", "calibration", "ablations") if start.card.get(name)}
     entries = theirs.get("folds", [])
     theirs["folds"] = [
         {**entry, "protocol": f"Of {start.name}, which this network was fine-tuned from: {entry['protocol']}"}
         for entry in ([entries] if isinstance(entries, dict) else entries)
     ]
+    told = start.card.get("thresholds", "not told")
     return replace(bundle, decode=start.decode), {
         **card,
         **theirs,
         "started_from": {"name": start.name, "sha256": start.sha256},
-        "thresholds": f"Threshold and calibration are those of {start.name}: {start.card.get('thresholds', 'not told')}",
+        "thresholds": f"Threshold and calibration are those of {start.name}: {told}",
     }
 
 

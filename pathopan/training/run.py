@@ -13,7 +13,7 @@ from pathopan.classes import BREAST
 from pathopan.errors import IncompatibleBundle
 from pathopan.network.bundle import Bundle, load_bundle
 from pathopan.training.card import write_model_card
-from pathopan.training.finish import write_bundle
+from pathopan.training.finish import describe_training, write_bundle
 from pathopan.training.folds import CURVES, read_report, report_folds, train_fold
 from pathopan.training.recipe import Recipe, read_notes, read_recipe, read_samples
 from pathopan.training.train import describe, train, trained_minutes
@@ -64,10 +64,8 @@ def train_bundle(
     samples = read_samples(data)
     start, net = _open_start(recipe)
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
-    bundle, minutes = replace(bundle, card=notes), trained_minutes(out)
-    made = write_bundle(
-        out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report, start=start
-    )
+    bundle = replace(bundle, card=notes | describe_training(recipe, samples, minutes=trained_minutes(out)))
+    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, report=report, start=start)
     for picture in pictures:
         shutil.copyfile(picture, out / "bundle" / picture.name)
     write_model_card(out / "bundle")  # which shows pictures that are there

@@ -9,14 +9,14 @@ import yaml
 from training_samples import RECIPE as TINY_RECIPE
 from training_samples import sample
 
-from pathopan.errors import ConfigError
+from pathopan.errors import ConfigError, IncompatibleBundle
 from pathopan.metrics import EvaluationResult
 from pathopan.network.bundle import load_bundle
 from pathopan.training import folds as room
 from pathopan.training import run
 from pathopan.training.finish import best_threshold, write_bundle
 from pathopan.training.folds import fold_groups, fold_recipe, read_report, report_folds, train_fold
-from pathopan.training.recipe import read_notes
+from pathopan.training.recipe import read_notes, read_recipe
 
 RECIPE = replace(TINY_RECIPE, steps=3, shares={"A": 0.5, "B": 0.5}, folds=2, fold_sources=["A", "B"])
 SAMPLES = [sample(number, source=source, group=f"{source}{number}") for source in "AB" for number in range(3)]
@@ -95,15 +95,13 @@ def test_a_report_needs_all_folds(tmp_path):
 
 def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(report, out, tmp_path):
     draft, net = load_bundle(out / "fold-0" / "bundle")
-    saved = write_bundle(tmp_path / "bundle", RECIPE, SAMPLES, bundle=draft, net=net, minutes=1, report=report)
+    saved = write_bundle(tmp_path / "bundle", RECIPE, SAMPLES, bundle=draft, net=net, report=report)
     assert saved.decode.min_centre == report["decode"]["min_centre"]
     assert saved.decode.class_temperature == report["decode"]["class_temperature"]
     assert saved.card["folds"] == report["folds"]
     assert (tmp_path / "bundle" / "MODEL_CARD.md").is_file()
     with pytest.raises(ConfigError, match="is of another recipe"):
-        write_bundle(
-            tmp_path / "other", replace(RECIPE, seed=5), SAMPLES, bundle=draft, net=net, minutes=1, report=report
-        )
+        write_bundle(tmp_path / "other", replace(RECIPE, seed=5), SAMPLES, bundle=draft, net=net, report=report)
 
 
 @pytest.fixture
@@ -128,6 +126,36 @@ def test_a_bundle_is_made_whole_by_one_call(report, out, recipe_file, tmp_path, 
     card = (folder / "MODEL_CARD.md").read_text()
     for shown in ("](calibration.png)", "](skin.png)", "- larger tiles"):
         assert shown in card
+
+
+def test_a_recipe_goes_on_from_a_bundle_and_says_so(report, out, recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "read_samples", lambda _data: SAMPLES)
+    first = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "first", device="cpu", workers=0, folds=out)
+    before = str(tmp_path / "first" / "bundle")
+    tuned = tmp_path / "tuned.yaml"
+    tuned.write_text(yaml.safe_dump(RECIPE.to_dict() | {"steps": 1, "learning_rate": 1e-9, "start_from": before}))
+    second = run.train_bundle(str(tuned), tmp_path, tmp_path / "second", device="cpu", workers=0)
+    assert second.card["started_from"] == {"name": first.name, "sha256": first.sha256}
+    assert second.decode == first.decode
+    assert second.card["folds"][0]["quality"] == first.card["folds"][0]["quality"]
+    assert second.card["folds"][0]["protocol"].startswith(f"Of {first.name}, which this network was fine-tuned from: ")
+    here, there = (load_bundle(tmp_path / name / "bundle")[1].state_dict() for name in ("first", "second"))
+    head = "shape_head.conv.weight"
+    assert torch.allclose(here[head].float(), there[head].float(), atol=1e-5)
+    assert fold_recipe(read_recipe(tuned), SAMPLES, 0).start_from is None
+
+
+def test_the_option_is_part_of_the_recipe_that_the_card_tells(out, recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "read_samples", lambda _data: SAMPLES)
+    given = str(out / "fold-0" / "bundle")
+    saved = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", device="cpu", workers=0, start_from=given)
+    assert saved.card["recipe"]["start_from"] == given
+
+
+def test_a_bundle_of_another_shape_is_no_start(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "read_samples", lambda _data: SAMPLES)
+    with pytest.raises(IncompatibleBundle, match=r"cannot start from bundle 'breast-he-1': its arguments"):
+        run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", start_from="breast-he-1")
 
 
 @pytest.mark.parametrize(
