@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
 
 from pathopan.errors import BundleError, ChecksumMismatch, MissingExtra
 from pathopan.network.vision_ops import declare_missing_operators
-
-declare_missing_operators()
-
-import segmentation_models_pytorch as smp  # noqa: E402 (needs the operators declared)
 
 PACKAGED_WEIGHTS = {
     "tu-tf_efficientnet_lite0": (
@@ -56,7 +53,7 @@ def build_encoder(name: str, *, weights: str | None = None, depth: int = 5) -> n
     """
     named = None if weights == "packaged" else weights
     try:
-        encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=3, depth=depth, weights=named)
+        encoder: nn.Module = _models().encoders.get_encoder(name, in_channels=3, depth=depth, weights=named)
     except (KeyError, RuntimeError) as error:
         msg = f"no encoder {name!r}: use a name of segmentation-models-pytorch, or tu-NAME for one of timm's ({error})"
         raise BundleError(msg) from error
@@ -67,8 +64,16 @@ def build_encoder(name: str, *, weights: str | None = None, depth: int = 5) -> n
 
 def unet_decoder() -> type[nn.Module]:
     """Give segmentation-models-pytorch's U-Net decoder class, which works with any of its encoders."""
-    decoder: type[nn.Module] = smp.decoders.unet.decoder.UnetDecoder
+    decoder: type[nn.Module] = _models().decoders.unet.decoder.UnetDecoder
     return decoder
+
+
+def _models() -> ModuleType:
+    """Import segmentation-models-pytorch when a network is built: it takes longer than many a job without one."""
+    declare_missing_operators()
+    import segmentation_models_pytorch
+
+    return segmentation_models_pytorch
 
 
 def load_packaged_weights(encoder: nn.Module, name: str) -> None:
