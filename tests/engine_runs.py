@@ -11,6 +11,7 @@ from oracle import OracleRuntime
 
 from pathopan.attempt import run_slide
 from pathopan.config import load_config
+from pathopan.files import remove_leftovers
 from pathopan.manifest import SlideEntry
 from pathopan.record import SlideRecord
 from pathopan.stages import Engine, Job
@@ -34,8 +35,9 @@ class LoggingRuntime(OracleRuntime):
 
 
 def run_one(slide: Path, bundle: Path, folder: Path, runtime: OracleRuntime, *, workers: int = 2, **inference: int):
-    """Take a slide through all stages."""
+    """Take a slide through all stages, as a batch does."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     config = load_config(overrides=[f"inference.{name}={value}" for name, value in inference.items()])
     engine = Engine(bundle, config, device="cpu", runtime=runtime)
     record = SlideRecord.open(folder / "record.json")

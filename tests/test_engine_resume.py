@@ -19,6 +19,8 @@ from pathopan.inference import shards
 from pathopan.network.bundle import save_bundle
 from pathopan.slide.openslide import OpenSlideSlide
 
+KILLS = int(os.environ.get("PATHOPAN_KILLS", "3"))
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
@@ -50,29 +52,40 @@ def test_workers_batches_and_shards_change_no_byte(tmp_path, bundle, slide, whol
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(90 * KILLS + 60)
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path, bundle, slide, whole):
     """Kills fall anywhere between the first tile and the end; PATHOPAN_KILLS=20 tries harder than a build does."""
-    out, log, moments = tmp_path / "out", tmp_path / "log", random.Random(0)
-    finished: list[int] = []
-    for _ in range(int(os.environ.get("PATHOPAN_KILLS", "3"))):
-        before = log.stat().st_size if log.exists() else 0
-        process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("engine_runs.py")), *map(str, (slide, bundle, out, log))]
-        )
-        while process.poll() is None and (not log.exists() or log.stat().st_size == before):
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        finished.append(3 * len(list(out.rglob("shards/*/[0-9]*.parquet"))))
-        if (out / "record.json").exists() and '"export"' in (out / "record.json").read_text():
+    moments, killed = random.Random(0), 0
+    for attempt in range(KILLS):  # a run that reached its end is followed by another
+        out, log = tmp_path / f"out-{attempt}", tmp_path / f"log-{attempt}"
+        finished = 0
+        while killed < KILLS and not is_exported(out):
+            killed += kill_one(slide, bundle, out, log, after_s=moments.uniform(0, 1.5))
+            finished = 3 * len(list(out.rglob("shards/*/[0-9]*.parquet")))
+        looked = len(log.read_text().split())
+        run_one(slide, bundle, out, LoggingRuntime(log), shard_tiles=3)
+        assert fingerprints(out) == whole[0]
+        again = log.read_text().split()[looked:]
+        assert len(again) <= max(0, len(whole[1]) - finished), "a finished tile was looked at twice"
+        if killed == KILLS:
             break
-    looked = len(log.read_text().split())
-    run_one(slide, bundle, out, LoggingRuntime(log), shard_tiles=3)
-    assert fingerprints(out) == whole[0]
-    again = log.read_text().split()[looked:]
-    assert len(again) <= max(0, len(whole[1]) - finished[-1]), "a finished tile was looked at twice"
+
+
+def kill_one(slide: Path, bundle: Path, out: Path, log: Path, *, after_s: float) -> bool:
+    """Start a run, or go on with it, and kill it some time after its first tile; says whether it was still alive."""
+    before = log.stat().st_size if log.exists() else 0
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("engine_runs.py")), *map(str, (slide, bundle, out, log))]
+    )
+    while process.poll() is None and (not log.exists() or log.stat().st_size == before):
+        time.sleep(0.01)
+    time.sleep(after_s)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def is_exported(out: Path) -> bool:
+    return (out / "record.json").exists() and '"export"' in (out / "record.json").read_text()
 
 
 def test_a_full_disk_fails_clearly_and_the_next_call_goes_on(tmp_path, bundle, slide, whole, monkeypatch):
