@@ -71,9 +71,18 @@ def _read_feature(feature: Any, where: str) -> Iterator[tuple[str, str, str, str
     if shape is not None:
         object_type = str(properties.get("objectType", "annotation"))
         identity, shown = str(feature.get("id", "")), str(properties.get("name", ""))
+        _check_text(where, identity, shown, name, object_type)
         yield identity, shown, name, object_type, bool(properties.get("isLocked", False)), shape
     for child in properties.get("childObjects", []):
         yield from _read_feature(child, where)
+
+
+def _check_text(where: str, *texts: str) -> None:
+    """Refuse what JSON can spell and no file can hold: one half of a character that takes two (a lone surrogate)."""
+    broken = [text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text)]
+    if broken:
+        msg = f"{where}: its id, name, class or type {broken[0]!a} holds half a character; export it again"
+        raise ConfigError(msg)
 
 
 def _read_class(kind: Any, where: str) -> str:

@@ -291,6 +291,7 @@ def odd_geojsons() -> dict[str, str]:
         "duplicate keys": '{"type": "FeatureCollection", "features": [], "features": 5}',
         "BOM": "\ufeff" + file(feature(SQUARE)),
         "unknown kind": file(feature(SQUARE, kind="Blob")),
+        "half a character": file(feature(SQUARE, name="\ud800")),
         "multi": file(feature([SQUARE, SQUARE], kind="MultiPolygon")),
     }
 
