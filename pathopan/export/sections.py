@@ -88,7 +88,7 @@ def cell(value: Any, note: str = "") -> Cell:
     >>> cell(None, "no stroma")
     Cell(text='–', sort=None, note='no stroma', interval='')
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_empty(value):
         return Cell(EMPTY, None, note)
     if isinstance(value, bool):
         return Cell("yes" if value else "no", float(value), note)
@@ -99,6 +99,11 @@ def cell(value: Any, note: str = "") -> Cell:
     if isinstance(value, list | tuple) and len(value) <= 4:
         return Cell(" – ".join(cell(part).text for part in value), None, note)
     return Cell(str(value), str(value), note)
+
+
+def is_empty(value: Any) -> bool:
+    """Tell whether there is nothing to show: no number, or a name that is left out, such as of no phenotype."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _short(value: float) -> str:
@@ -224,9 +229,8 @@ def row_cells(row: Mapping[str, Any], names: Iterable[str], intervals: Mapping[s
     reasons, reason = _texts(row.get("reasons")), str(row.get("reason") or "")
     shown = []
     for name in names:
-        value = row.get(name)
-        empty = name in row and (value is None or (isinstance(value, float) and math.isnan(value)))
-        shown.append(_with(row, name, reasons.get(name, reason) if empty else "", intervals.get(name)))
+        note = reasons.get(name, reason) if name in row and is_empty(row[name]) else ""
+        shown.append(_with(row, name, note, intervals.get(name)))
     return shown
 
 

@@ -74,6 +74,12 @@ def test_intervals_stand_with_their_values():
     assert fold_intervals(["lonely_ci_low"]) == (["lonely_ci_low"], {})
 
 
+def test_a_name_that_is_left_out_has_its_reason():
+    (section,) = sections({"phenotype": "", "reasons": {"phenotype": "no sTIL"}})
+    shown = section.rows[0][1][0]
+    assert (shown.text, shown.note) == ("–", "no sTIL")
+
+
 def test_values_are_found_at_any_depth():
     record = {"a": {"b": {"c": 3}}, "d": {"e": None, "reasons": {"e": "why"}}}
     assert find_value(record, "c") == (3, "")
