@@ -7,10 +7,12 @@ as not measured where a reader must know. Any other key of a table's rows become
 ``data``             list of ``{name, licence, citation, organ, images, nuclei}``: what the weights were learned from
 ``encoder_weights``  where the encoder's first weights came from, and their licence
 ``regions``          how region labels came about
+``started_from``     ``{name, sha256}`` of the bundle that was trained on
 ``folds``            one mapping, or a list with one a data set: ``{dataset, protocol, images, patients, quality,
                      by_fold}``. ``quality`` maps ``"metric class"``, such as ``"class_f1 til"``, to ``{value, low,
                      high}`` (95 % bootstrap over patients); ``by_fold`` is a list of ``{fold, images, patients,
-                     quality}`` with plain numbers. :func:`folds_entry` makes one of a cross-validation's results
+                     quality}`` with plain numbers. :func:`folds_entry` makes one of a cross-validation's results.
+                     ``network`` names another network whose figures they are
 ``held_out``         ``{groups, images, quality}`` of a network that was measured on patients set aside instead
 ``calibration``      ``{temperature, slope, intercept, folds, picture}``: :func:`calibration_entry` makes it
 ``thresholds``       text: on which images the decoding's thresholds were set (``threshold`` in older bundles)
@@ -231,6 +233,8 @@ def _network(bundle: Bundle) -> Iterator[str]:
 def _data(card: Mapping[str, Any]) -> Iterator[str]:
     yield "## Data\n"
     yield _table(card["data"]) if card.get("data") else "Not stated.\n"
+    if card.get("started_from"):
+        yield f"Training went on from the weights of {card['started_from']['name']}.\n"
     for key in ("encoder_weights", "regions"):
         if card.get(key):
             yield f"{key.replace('_', ' ').capitalize()}: {card[key]}.\n"
@@ -264,7 +268,7 @@ def _measured(entry: Mapping[str, Any]) -> Iterator[str]:
     by_fold = entry.get("by_fold", [])
     rows = []
     for figure, value in entry["quality"].items():
-        row: dict[str, Any] = {"figure": figure, "this network": value}
+        row: dict[str, Any] = {"figure": figure, entry.get("network", "this network"): value}
         if theirs:
             row["published"] = theirs.get(figure)
         rows.append(row | {f"fold {fold['fold']}": fold["quality"].get(figure) for fold in by_fold})

@@ -215,7 +215,11 @@ def inherit(start: Bundle, *, bundle: Bundle, card: dict[str, Any]) -> tuple[Bun
     theirs = {name: start.card[name] for name in ("folds", "calibration", "ablations") if start.card.get(name)}
     entries = theirs.get("folds", [])
     theirs["folds"] = [
-        {**entry, "protocol": f"Of {start.name}, which this network was fine-tuned from: {entry['protocol']}"}
+        {
+            **entry,
+            "network": entry.get("network", start.name),
+            "protocol": f"Of {start.name}, which this network was fine-tuned from: {entry['protocol']}",
+        }
         for entry in ([entries] if isinstance(entries, dict) else entries)
     ]
     told = start.card.get("thresholds", "not told")

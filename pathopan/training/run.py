@@ -11,7 +11,7 @@ from torch import nn
 
 from pathopan.classes import BREAST
 from pathopan.errors import IncompatibleBundle
-from pathopan.network.bundle import Bundle, load_bundle
+from pathopan.network.bundle import Bundle, find_bundle, load_bundle
 from pathopan.training.card import write_model_card
 from pathopan.training.finish import describe_training, write_bundle
 from pathopan.training.folds import CURVES, read_report, report_folds, train_fold
@@ -63,6 +63,9 @@ def train_bundle(
         pictures.append(folds / CURVES)
     samples = read_samples(data)
     start, net = _open_start(recipe)
+    curves = start.card.get("calibration", {}).get("picture") if start and not report else None
+    if curves and (find_bundle(str(recipe.start_from)) / curves).is_file():
+        pictures.append(find_bundle(str(recipe.start_from)) / curves)
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
     bundle = replace(bundle, card=notes | describe_training(recipe, samples, minutes=trained_minutes(out)))
     made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, report=report, start=start)

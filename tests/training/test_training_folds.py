@@ -139,6 +139,9 @@ def test_a_recipe_goes_on_from_a_bundle_and_says_so(report, out, recipe_file, tm
     assert second.decode == first.decode
     assert second.card["folds"][0]["quality"] == first.card["folds"][0]["quality"]
     assert second.card["folds"][0]["protocol"].startswith(f"Of {first.name}, which this network was fine-tuned from: ")
+    card = (tmp_path / "second" / "bundle" / "MODEL_CARD.md").read_text()
+    for shown in (f"| figure | {first.name} |", f"went on from the weights of {first.name}", "](calibration.png)"):
+        assert shown in card
     here, there = (load_bundle(tmp_path / name / "bundle")[1].state_dict() for name in ("first", "second"))
     head = "shape_head.conv.weight"
     assert torch.allclose(here[head].float(), there[head].float(), atol=1e-5)
