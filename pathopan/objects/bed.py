@@ -34,7 +34,7 @@ def find_bed(
         Diameter of the disc that closes, then opens, the tumor. What the opening would remove altogether on a slide
         (a biopsy thinner than the disc) is kept closed only.
     min_piece_mm2 : float
-        Smaller tumor pieces do not shape the bed.
+        Smaller pieces of what is left after that have no bed. Nests are joined first, however small each is.
     concavity : float
         How tightly a hull follows each closed piece: 0 concave, 1 convex.
 
@@ -58,7 +58,7 @@ def find_bed(
     """
     factor = max(1, round(BED_MPP / mpp))
     coarse_mpp = mpp * factor
-    coarse = _without_specks(_coarsened(tumor, factor), min_piece_mm2 * 1e6 / coarse_mpp**2)
+    coarse = _coarsened(tumor, factor)
     del tumor  # a caller that gives its only reference gets the memory back
     if not coarse.any():
         return shapely.Polygon()
@@ -66,7 +66,8 @@ def find_bed(
     margin = math.ceil(radius) + 1
     closed = _eroded(_dilated(np.pad(coarse, margin), radius), radius)
     opened = _dilated(_eroded(closed, radius), radius)
-    pieces, count = ndimage.label(opened if opened.any() else closed, structure=np.ones((3, 3)))
+    drawn = _without_specks(opened if opened.any() else closed, min_piece_mm2 * 1e6 / coarse_mpp**2)
+    pieces, count = ndimage.label(drawn)
     hulls = [_hull(pieces == piece, concavity) for piece in range(1, count + 1)]
     return shapely.transform(shapely.union_all(hulls), lambda points: (points - margin) * factor)
 
@@ -95,7 +96,7 @@ def _coarsened(mask: Mask, factor: int) -> Mask:
 
 
 def _without_specks(mask: Mask, min_pixels: float) -> Mask:
-    labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    labels, _ = ndimage.label(mask)
     keep = np.bincount(labels.ravel(), minlength=1) >= min_pixels
     keep[0] = False
     return keep[labels]
@@ -112,10 +113,10 @@ def _eroded(mask: Mask, radius: float) -> Mask:
 
 
 def _hull(piece: Mask, concavity: float) -> shapely.Geometry:
-    """Wrap one piece: its concave hull and itself, holes filled."""
+    """Wrap one piece (4 neighbours, so that it has one outer border): its concave hull and itself, holes filled."""
     # Iso-lines at one half run through the middles of pixel sides: dense, and unbiased where pixel corners are not.
     rings = measure.find_contours(np.pad(piece, 1).astype(np.float32), 0.5)
-    outer = max(rings, key=len)[:, ::-1] - 0.5
+    outer = max(rings, key=lambda ring: shapely.Polygon(ring).area)[:, ::-1] - 0.5  # a hole's rim may be longer
     shape = shapely.make_valid(shapely.Polygon(outer))
     hull = shapely.concave_hull(shapely.MultiPoint(outer), ratio=concavity)
     # Only bays: a hull cuts every pixel corner of a round border too, which would put a rim of stroma into the bed.

@@ -254,6 +254,31 @@ def test_the_bed_has_no_holes_and_ignores_specks():
     assert bed.area * 1e-4 == pytest.approx(ring_mm2(0, 1000), rel=0.01)
 
 
+def test_a_hole_with_a_longer_rim_than_the_tumor_is_filled_too():
+    tumor = np.zeros((120, 120), bool)
+    tumor[10:110, 10:110] = True
+    tumor[20:100, 20:100:4] = False  # a comb of stroma
+    tumor[20, 20:100] = False
+    assert find_bed(tumor, mpp=8.0, closing_um=0.0).area == pytest.approx(100 * 100, rel=0.01)
+
+
+def test_pieces_that_touch_at_a_corner_both_have_a_bed():
+    tumor = np.zeros((80, 120), bool)
+    tumor[10:40, 10:60] = tumor[40:70, 60:110] = True
+    assert find_bed(tumor, mpp=8.0, closing_um=0.0).area == pytest.approx(2 * 30 * 50, rel=0.01)
+
+
+def test_many_small_nests_make_one_bed():
+    """Nests of 56 um, each below the least piece, with 32 um between them: one carcinoma, as a pathologist sees it."""
+    tumor = np.zeros((200, 200), bool)
+    for row in range(30, 170, 11):
+        for column in range(30, 170, 11):
+            tumor[row : row + 7, column : column + 7] = True
+    bed = find_bed(tumor, mpp=8.0)
+    assert len(shapely.get_parts(bed)) == 1
+    assert bed.area == pytest.approx(140 * 140, rel=0.1)
+
+
 def test_a_biopsy_thinner_than_the_opening_still_has_a_bed():
     strip = np.zeros((60, 400), bool)
     strip[25:35] = True  # 80 um wide
