@@ -73,7 +73,7 @@ def slide_page(
         nuclei=_nucleus_places(slide),
         regions=slide.regions,
         score=slide.score,
-        l0_mpp=slide.mpp_l0[0],
+        l0_mpp=slide.mpp_l0,
         definitions=definitions,
         field_densities=field_densities,
         crops=list(extreme_regions(slide)),

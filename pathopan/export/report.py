@@ -19,7 +19,7 @@ from PIL import Image
 from pathopan.classes import Taxonomy
 from pathopan.export.bands import Bands, bands_layer, bands_legend
 from pathopan.export.overlay import HEAT_STOPS, Rgb, color_table, density_map, heat_colors
-from pathopan.export.sections import Head, cell, find_value, fold_intervals, head, row_cells, sections
+from pathopan.export.sections import Head, cell, find_value, fold_intervals, head, interval_names, row_cells, sections
 from pathopan.export.templates import fill_page
 from pathopan.files import atomic_path
 from pathopan.geometry import resize_labels
@@ -68,7 +68,7 @@ class SlidePage:
     nuclei: pd.DataFrame  # x_um, y_um, class_id
     regions: pd.DataFrame  # rows of regions.parquet; geometry bounds are used to find a region
     score: Mapping[str, Any]
-    l0_mpp: float  # um per level-0 pixel, the frame of the regions' geometry
+    l0_mpp: tuple[float, float]  # um per level-0 pixel along x and y, the frame of the regions' geometry
     definitions: Mapping[str, str] = field(default_factory=dict)
     field_densities: Sequence[float] = ()  # TILs per mm2, one per field
     crops: Sequence[Crop] = ()
@@ -247,7 +247,8 @@ def _cards(score: Mapping[str, Any], names: Sequence[str], definitions: Mapping[
         value, reason = find_value(score, name)
         if value is None and not reason:
             continue
-        ends = {f"{name}_ci_{end}": find_value(score, f"{name}_ci_{end}")[0] for end in ("low", "high")}
+        ends = {end: find_value(score, end)[0] for pair in interval_names(name) for end in pair}
+        ends = {end: bound for end, bound in ends.items() if bound is not None}
         shown = row_cells({name: value, "reason": reason, **ends}, *fold_intervals([name, *ends]))[0]
         cards.append({"head": head(name, definitions), "cell": shown})
     return cards
@@ -257,8 +258,8 @@ def _region_rows(page: SlidePage, mpp: float) -> dict[str, Any]:
     """Give the largest regions as a table, each with the place in the picture where it lies."""
     table = page.regions.sort_values("area_mm2", ascending=False).head(_MAX_REGIONS)
     names, intervals = fold_intervals(name for name in table.columns if name not in ("geometry", "class_id"))
-    factor = page.l0_mpp / mpp
-    boxes = [[round(v * factor, 1) for v in shape.bounds] for shape in table["geometry"]]
+    factors = [um / mpp for um in (*page.l0_mpp, *page.l0_mpp)]
+    boxes = [[round(v * f, 1) for v, f in zip(shape.bounds, factors, strict=True)] for shape in table["geometry"]]
     rows = [
         {"box": box, "cells": row_cells(row, names, intervals)}
         for box, row in zip(boxes, _records(table.drop(columns="geometry")), strict=True)

@@ -182,6 +182,18 @@ def _list(title: str, values: Mapping[str, Any], reasons: Mapping[str, str], mea
     return Section(title, (), rows)
 
 
+def interval_names(name: str) -> tuple[tuple[str, str], ...]:
+    """Give the names that the ends of a value's interval may have: after the whole name, or the name without its unit.
+
+    Examples
+    --------
+    >>> interval_names("a_per_mm2")[1]
+    ('a_ci_low', 'a_ci_high')
+    """
+    stem = next((name.removesuffix(unit) for unit, _ in _UNITS if name.endswith(unit)), name)
+    return tuple((f"{base}_ci_low", f"{base}_ci_high") for base in dict.fromkeys((name, stem)))
+
+
 def fold_intervals(names: Iterable[str]) -> tuple[list[str], dict[str, tuple[str, str]]]:
     """Set the ends of intervals apart from the values that they belong to.
 
@@ -205,9 +217,7 @@ def fold_intervals(names: Iterable[str]) -> tuple[list[str], dict[str, tuple[str
     known = list(names)
     intervals = {}
     for name in known:
-        stem = next((name.removesuffix(unit) for unit, _ in _UNITS if name.endswith(unit)), name)
-        for base in (name, stem):
-            ends = (f"{base}_ci_low", f"{base}_ci_high")
+        for ends in interval_names(name):
             if set(ends) <= set(known):
                 intervals[name] = ends
                 break

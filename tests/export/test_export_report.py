@@ -18,6 +18,9 @@ SCORE = {
         "stil_percent": 12.34,
         "stil_percent_ci_low": 9.0,
         "stil_percent_ci_high": 15.0,
+        "stil_density_per_mm2": 1928.0,
+        "stil_density_ci_low": 1406.0,
+        "stil_density_ci_high": 2344.0,
         "itil_per_mm2": None,
         "phenotype": EVIL,
         "reasons": {"itil_per_mm2": "tumor is below 0.01 mm2"},
@@ -53,7 +56,7 @@ def slide_page(**changes):
         ),
         "regions": regions,
         "score": SCORE,
-        "l0_mpp": 0.5,
+        "l0_mpp": (0.5, 0.5),
         "definitions": {"stil_percent": EVIL},
         "field_densities": rng.gamma(2, 100, 30),
         "bands": find_bands(region_map, taxonomy=BREAST, mpp=8.0, rules=CompartmentRules()),
@@ -100,8 +103,14 @@ def test_a_page_shows_values_reasons_and_definitions(tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert "tumor is below 0.01 mm2" in text
     assert "95 % interval 9.00 – 15.0" in text
+    assert "95 % interval 1,406 – 2,344" in text
     assert 'title="&lt;img src=x' in text
     assert "Histogram of TIL density over 30 fields" in text
+
+
+def test_a_region_is_found_where_it_lies_if_pixels_are_no_squares(tmp_path):
+    write_slide_report(tmp_path / "r.html", slide_page(l0_mpp=(0.5, 1.0)))
+    assert 'data-box="40.0 60.0 80.0 120.0"' in (tmp_path / "r.html").read_text()
 
 
 def test_bands_lie_around_tumor_and_carry_the_scores_density(tmp_path):
