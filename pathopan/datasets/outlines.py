@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import shapely
+from scipy import ndimage
 
 from pathopan.contours import paint
 from pathopan.datasets.sample import Sample, empty_nuclei
@@ -37,7 +38,8 @@ def paint_nuclei(
     Parameters
     ----------
     nuclei : sequence of Nucleus
-        Those whose centre lies outside the image are left out of the table, and painted where they reach in.
+        Of those whose centre lies outside the image, what reaches in is painted, and its own centre stands in the
+        table; where nothing does, or there are points only, they are left out.
     shape : (int, int)
         Rows and columns of the image.
 
@@ -60,6 +62,9 @@ def paint_nuclei(
     rows = np.flatnonzero(inside | painted[1:])
     if len(rows) == 0:
         return empty_nuclei(), instances
+    if instances is not None:
+        cut = np.flatnonzero(~inside & painted[1:])
+        centres[cut] = _middles(instances, cut + 1)
     table = pd.DataFrame(
         {
             "x_px": centres[rows, 0],
@@ -69,6 +74,12 @@ def paint_nuclei(
         }
     )
     return table, instances
+
+
+def _middles(instances: npt.NDArray[np.int32], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Give the (N, 2) centres xy of what a map shows of some nuclei."""
+    middles = ndimage.center_of_mass(instances > 0, instances, ids)
+    return np.asarray(middles, np.float64).reshape(-1, 2)[:, ::-1] + 0.5
 
 
 def polygon_of(xs: str, ys: str, *, path: Path) -> shapely.Polygon | None:
@@ -99,6 +110,8 @@ def close_ring(ring: Sequence[tuple[float, float]]) -> shapely.Polygon | None:
 def crop_sample(sample: Sample, *, box: tuple[int, int, int, int]) -> Sample:
     """Cut a sample to ``(x0, y0, x1, y1)`` pixels; nuclei whose centre and outline lie outside are dropped.
 
+    A nucleus whose centre lies outside and whose outline reaches in has the centre of what is left.
+
     Raises
     ------
     DatasetError
@@ -117,6 +130,8 @@ def crop_sample(sample: Sample, *, box: tuple[int, int, int, int]) -> Sample:
     if instances is not None:
         there = nuclei["instance_id"].isin(np.unique(instances[instances > 0]))
         nuclei = nuclei.assign(instance_id=nuclei["instance_id"].where(there, 0))
+        cut = nuclei[there & ~inside]
+        nuclei.loc[cut.index, ["x_px", "y_px"]] = _middles(instances, cut["instance_id"].to_numpy())
         inside |= there
     return replace(
         sample,

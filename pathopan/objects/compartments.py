@@ -224,9 +224,15 @@ def find_compartments(
         )
     _mark_inside(places, bed, BED)
     _mark_margin(places, rules.margin_um / mpp)
+    stroma = _as_without_buffer(stroma)
     _mark_associated(places, tumor, stroma, rules, mpp)
     _mark_bands(places, tumor, stroma, rules, mpp)
     return Compartments(places, bed, _distances(places, tumor, stroma, mpp, points))
+
+
+def _as_without_buffer(lookup: Lookup) -> Lookup:
+    """Look a place up as if it lay in no buffer: stroma that is no denominator still makes an interface with tumor."""
+    return lookup[np.arange(N_PLACES) & ~BUFFER]
 
 
 def _set(places: PlaceMap, rows: slice, where: npt.NDArray[np.bool_], bit: int) -> None:
@@ -267,7 +273,9 @@ def _mark_margin(places: PlaceMap, radius: float) -> None:
 
 def _mark_associated(places: PlaceMap, tumor: Lookup, stroma: Lookup, rules: CompartmentRules, mpp: float) -> None:
     """Mark stroma near opened tumor."""
-    radius, opening = rules.associated_um / mpp, int(rules.associated_opening_um / mpp)
+    radius, opening = rules.associated_um / mpp, round(rules.associated_opening_um / mpp)
+    if rules.associated_opening_um > 0:
+        opening = max(1, opening)
     disc = np.hypot(*np.mgrid[-opening : opening + 1, -opening : opening + 1]) <= opening
 
     def opened(wanted: slice) -> npt.NDArray[np.bool_]:

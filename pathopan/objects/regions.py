@@ -28,6 +28,9 @@ LabelMap = npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
 _Row = npt.NDArray[Any]
 
+MIN_HOLE_UM2 = 250.0
+"""Glass, and tissue that is in no denominator, joins what is around it only below this: a hole of 18 um across."""
+
 STRIP_ROWS = 512
 """Rows handled at once: bounds temporary memory, changes no result."""
 
@@ -74,8 +77,9 @@ def find_regions(classes: ClassMap, *, taxonomy: Taxonomy, mpp: float, min_regio
         Micrometres per pixel.
     min_region_um2 : float
         Smaller components join the class with which they share most of their border (tie: the lower class id).
-        Those with only small neighbours wait for these to decide. Two things never join anything: classes with the
-        role ``excluded``, for which guidelines know no minimum size, and components that nothing analysed touches.
+        Those with only small neighbours wait for these to decide. Background and classes with the role ``other`` join
+        below `MIN_HOLE_UM2` only, for no denominator shall hold them. Two things never join anything: classes with
+        the role ``excluded``, for which guidelines know no minimum size, and components that nothing analysed touches.
 
     Returns
     -------
@@ -99,9 +103,11 @@ def find_regions(classes: ClassMap, *, taxonomy: Taxonomy, mpp: float, min_regio
     """
     _check_classes(classes, taxonomy)
     labels, owner, n_pixels = _label(classes)
+    is_hole = np.isin(owner, taxonomy.region_ids("background", "other"))
+    least_um2 = np.where(is_hole, min(MIN_HOLE_UM2, min_region_um2), min_region_um2)
     contacts = _contacts(labels, n_pixels * mpp**2 < min_region_um2)
     protected = np.isin(owner, (UNANALYSED, *taxonomy.region_ids("excluded")))
-    small = (n_pixels * mpp**2 < min_region_um2) & ~protected
+    small = (n_pixels * mpp**2 < least_um2) & ~protected
     owner = _join_islands(owner, small, contacts)
     ids = _number(owner, contacts, np.isin(owner, (UNANALYSED, *taxonomy.region_ids("background"))))
     is_region = ids > 0

@@ -48,7 +48,7 @@ _RATIOS = (
     Column("til_density_per_mm2", "float", "1/mm2", "n_til over area"),
     Column("til_density_ci_low", "float", "1/mm2", "lower end of its 95 % interval"),
     Column("til_density_ci_high", "float", "1/mm2", "upper end of its 95 % interval"),
-    Column("til_density_ci_method", "str", "", "bootstrap over fields, or poisson"),
+    Column("til_density_ci_method", "str", "", "bootstrap over fields, poisson, or the wider of both"),
     Column("n_fields", "int", "", "fields that hold some of it"),
     Column("til_area_percent", "float", "%", "segmented area of TIL nuclei over area"),
     Column("til_area_percent_fixed", "float", "%", "n_til times scores.til_footprint_um2 over area"),

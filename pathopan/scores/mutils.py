@@ -1,10 +1,12 @@
 """MuTILs' own eleven metrics, so that cohorts scored with it stay comparable.
 
 Liu et al., "A panoptic segmentation dataset and deep-learning approach for explainable scoring of tumor-infiltrating
-lymphocytes", npj Breast Cancer 2024. Names are theirs. Four differences, all on purpose: salient stroma is drawn on
+lymphocytes", npj Breast Cancer 2024. Names are theirs. Six differences, all on purpose: salient stroma is drawn on
 the whole slide, where theirs is cut at the border of a 512-um square; a ratio without denominator is empty, where
-theirs is 0; a square counts if more than half of it is tissue of our region map, where theirs asks a thumbnail; and
-excluded classes all count as their junk.
+theirs is 0; a square counts if more than half of it is tissue of our region map, where theirs asks a thumbnail;
+excluded classes count as their junk, and ``other``, which a taxonomy may use for junk too, as tissue; stromal nuclei
+are all that the taxonomy calls so, where theirs leave out active stroma; and what a person excluded, or was not
+analysed, holds neither area nor nuclei.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from pathopan.classes import NucleusRole, RegionRole, Taxonomy
+from pathopan.classes import UNANALYSED, NucleusRole, RegionRole, Taxonomy
 from pathopan.objects.compartments import ASSOCIATED, DRAWN_OUT, N_PLACES, Lookup
 from pathopan.scores.fields import FieldTally
 from pathopan.scores.ratio import Number, Ratio, divide
@@ -134,13 +136,15 @@ def _sums(tally: FieldTally) -> dict[str, FloatArray]:
     def area(lookup: Lookup) -> FloatArray:
         return tally.pixels[:, lookup[tally.places]].sum(axis=1) * tally.mpp**2
 
-    nuclei = tally.counts.sum(axis=1)
+    places = np.arange(N_PLACES)
+    kept = (places & DRAWN_OUT == 0) & (places & 255 != UNANALYSED)
+    nuclei = tally.counts[:, kept[tally.places]].sum(axis=1)
 
     def count(*roles: NucleusRole) -> FloatArray:
         chosen = [i for i, c in enumerate(taxonomy.nuclei) if c.role in roles]
         return nuclei[:, chosen].sum(axis=1).astype(np.float64)
 
-    salient = np.arange(N_PLACES) & ASSOCIATED > 0
+    salient = places & ASSOCIATED > 0
     stroma, tils = area(_of_role(taxonomy, "stroma", "dense")), area(_of_role(taxonomy, "dense"))
     n_til, n_stromal = count("til"), count("stromal")
     return {

@@ -152,7 +152,7 @@ def score_slide(objects: SlideObjects, *, slide_id: str, rules: ScoreRules | Non
         exclusions=_exclusions(tally),
         settings={"objects": asdict(objects.rules), "scores": asdict(rules), "mpp": objects.mpp}
         | {"taxonomy": objects.taxonomy.name},
-        fields=_field_rows(tally),
+        fields=_field_rows(tally, rules.min_compartment_mm2),
     )
 
 
@@ -234,8 +234,8 @@ def _exclusions(tally: FieldTally) -> dict[str, Section]:
     return found
 
 
-def _field_rows(tally: FieldTally) -> pd.DataFrame:
-    """Lay out the fields that hold tissue: where they lie, areas, counts and densities."""
+def _field_rows(tally: FieldTally, least_mm2: float) -> pd.DataFrame:
+    """Lay out the fields that hold tissue: where they lie, areas, counts, and densities on the least area or more."""
     taxonomy = tally.taxonomy
     corners = tally.corners_um()
     til = [i for i, c in enumerate(taxonomy.nuclei) if c.role == "til"]
@@ -246,7 +246,7 @@ def _field_rows(tally: FieldTally) -> pd.DataFrame:
         n_til = part.counts[:, til].sum(axis=1)
         columns |= {f"{name}_mm2": part.area_mm2, f"{name}_n_til": n_til}
         density = np.full(len(n_til), np.nan)
-        np.divide(n_til, part.area_mm2, out=density, where=part.area_mm2 > 0)
+        np.divide(n_til, part.area_mm2, out=density, where=(part.area_mm2 > 0) & (part.area_mm2 >= least_mm2))
         columns[f"{name}_til_per_mm2"] = density
     rows = pd.DataFrame(columns)
     return rows[rows["tissue_mm2"] > 0].reset_index(drop=True)

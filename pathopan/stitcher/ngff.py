@@ -148,23 +148,28 @@ def build_label_levels(levels: Sequence[zarr.Array], *, method: Literal["mode", 
     levels : sequence of (Y, X) arrays
         Finest first, each half the size of the one before (rounded up). Level 0 is full.
     method : {"mode", "nearest"}
-        The most frequent of four ids (a tie goes to the upper left one), or one of the four. Ids are never mixed.
+        The most frequent of four ids (a tie goes to the upper left one, and to the lower right one where the next level
+        is made, so that borders do not wander), or one of the four. Ids are never mixed.
 
     Notes
     -----
     Memory: a block of four chunks. Blocks that are wholly 0 are not written.
     """
-    for fine, coarse in pairwise(levels):
+    for number, (fine, coarse) in enumerate(pairwise(levels)):
         for rows, columns in _blocks(coarse):
             block = fine[rows.start * 2 : rows.stop * 2, columns.start * 2 : columns.stop * 2]
             if block.any():
-                coarse[rows, columns] = halve_labels(block, method=method)
+                coarse[rows, columns] = halve_labels(block, method=method, times=number)
 
 
-def halve_labels(labels: LabelArray, *, method: Literal["mode", "nearest"]) -> LabelArray:
-    """Make a label map half as wide and high, rounded up."""
-    reduce = _mode_of_four if method == "mode" else _one_of_four
-    return reduce(_even(labels))
+def halve_labels(labels: LabelArray, *, method: Literal["mode", "nearest"], times: int = 0) -> LabelArray:
+    """Make a label map half as wide and high, rounded up; ``times`` it was halved already, see `build_label_levels`."""
+    even = _even(labels)
+    if method == "nearest":
+        return _one_of_four(even)
+    if times % 2:
+        return _mode_of_four(even[::-1, ::-1])[::-1, ::-1]
+    return _mode_of_four(even)
 
 
 def _count_levels(shape: tuple[int, int]) -> int:

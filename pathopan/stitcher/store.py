@@ -123,6 +123,6 @@ def region_map(arrays: PanopticArrays, mpp: float) -> tuple[npt.NDArray[np.uint8
     halvings = max(0, round(float(np.log2(mpp / arrays.label_mpp))))
     stored = min(halvings, len(arrays.regions) - 1)
     regions: npt.NDArray[np.uint8] = np.asarray(arrays.regions[stored][:])
-    for _ in range(halvings - stored):
-        regions = halve_labels(regions, method="mode")
+    for times in range(stored, halvings):
+        regions = halve_labels(regions, method="mode", times=times)
     return regions, arrays.label_mpp * 2**halvings

@@ -103,7 +103,7 @@ class Looker:
         return Seen(grid, region, nuclei, self._densities(grid, region, nuclei))
 
     def _densities(self, grid: Grid, region: np.ndarray, nuclei: gpd.GeoDataFrame) -> dict[str, tuple[int, float]]:
-        coarse = halve_labels(halve_labels(region, method="mode"), method="mode")
+        coarse = halve_labels(halve_labels(region, method="mode"), method="mode", times=1)
         scale = tuple(4 * s for s in grid.scale_l0)
         objects = find_objects(
             coarse, to_level_0(nuclei, grid), taxonomy=self.description.taxonomy, mpp=4 * grid.mpp, scale_l0=scale

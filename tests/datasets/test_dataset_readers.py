@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 import tifffile
 from scipy.io import savemat
 
@@ -30,6 +31,8 @@ from pathopan.datasets import (
     read_dataset,
     tiger,
 )
+from pathopan.datasets.outlines import Nucleus, crop_sample, paint_nuclei
+from pathopan.datasets.sample import Sample
 from pathopan.errors import DatasetError, UnknownLabel
 
 RICH = Taxonomy(
@@ -550,3 +553,26 @@ def test_every_reader_has_a_name_and_a_wrong_name_is_told(tmp_path):
 def test_a_wrong_folder_is_named(name, tmp_path):
     with pytest.raises(DatasetError, match="nowhere"):
         list(read_dataset(name, tmp_path / "nowhere"))
+
+
+def test_a_nucleus_that_reaches_in_has_the_centre_of_what_is_seen():
+    reaching, inside, out = (
+        Nucleus(shapely.box(-8, 4, 4, 10), 1),
+        Nucleus(shapely.box(10, 10, 16, 16), 2),
+        Nucleus(shapely.box(-9, 4, -2, 9), 1),
+    )
+    table, instances = paint_nuclei([reaching, inside, out], shape=(20, 30))
+    assert table[["x_px", "y_px"]].to_numpy().tolist() == [[2.0, 7.0], [13.0, 13.0]]
+    assert table["instance_id"].tolist() == [1, 2]
+    source = Source("Made", "CC0-1.0", "nobody", "breast")
+    whole = Sample(
+        sample_id="s",
+        image=np.zeros((20, 30, 3), np.uint8),
+        mpp=0.5,
+        group="g",
+        source=source,
+        nuclei=table,
+        instances=instances,
+    )
+    left = crop_sample(whole, box=(14, 0, 30, 20))
+    assert left.nuclei[["x_px", "y_px"]].to_numpy().tolist() == [[1.0, 13.0]]

@@ -216,6 +216,23 @@ def test_the_buffer_leaves_tumor_alone():
     assert areas(look(classes, taxonomy=RICH))["tumor"] == pytest.approx(40 * 40 * 16e-6)
 
 
+def test_the_buffer_takes_area_and_no_interface():
+    """Carcinoma beside in-situ epithelium still faces stroma, though that stroma is not counted."""
+    dcis = RICH.region("dcis").id
+    classes = np.full((100, 100), STROMA)
+    classes[:, :40], classes[:, 45:50] = TUMOR, dcis
+    found = areas(look(classes, taxonomy=RICH))
+    assert found["tumor_front"] == pytest.approx(100 * 13 * 16e-6)
+    assert found["stroma_near"] == 0
+
+
+def test_tumor_is_opened_at_least_by_a_pixel():
+    classes = np.full((60, 60), STROMA)
+    classes[30] = TUMOR
+    for mpp in (2.0, 2.01, 4.0):
+        assert areas(look(classes, mpp))["stroma_associated"] == 0
+
+
 def test_what_a_person_excludes_is_in_no_denominator():
     classes = disc_in_stroma(1600, 300, mpp=8.0)
     classes[:, :20] = GLASS

@@ -57,6 +57,15 @@ def test_excluded_tissue_has_no_least_size():
     assert joined(classes, 20, RICH).classes()[2, 2] == RICH.region("necrosis").id
 
 
+@pytest.mark.parametrize(("side", "left"), [(44.0, 44.0**2), (12.0, 0.0)])
+@pytest.mark.parametrize("kind", ["background", "other"])
+def test_holes_are_in_no_denominator_unless_they_are_specks(side, left, kind):
+    classes, wide = np.full((60, 60), STROMA), round(side / 2)
+    classes[10 : 10 + wide, 10 : 10 + wide] = BREAST.region_ids(kind)[0]
+    kept = find_regions(classes, taxonomy=BREAST, mpp=2.0).classes() == BREAST.region_ids(kind)[0]
+    assert kept.sum() * 4.0 == left
+
+
 def test_nothing_joins_what_was_not_analysed():
     assert joined([[0, 0, 0], [0, 1, 0], [0, 0, 0]], 5).classes().tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
     assert joined([[2, 2, 2], [2, 0, 2], [2, 2, 2]], 5).classes()[1, 1] == 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from phantoms import OTHER_CELL, STROMA, STROMAL_CELL, TIL, TILS, TUMOR, TUMOR_CELL, nuclei_at
 
 from pathopan.classes import BREAST
 from pathopan.errors import ConfigError, ShapeMismatch
-from pathopan.objects import CompartmentRules, find_objects
+from pathopan.objects import CompartmentRules, Drawn, find_objects
 from pathopan.scores.calibration import apply_calibration, fit_calibration
 from pathopan.scores.fields import tally_fields
 from pathopan.scores.heterogeneity import gini, morans_i
@@ -153,6 +154,19 @@ def test_the_interval_holds_the_pooled_density_and_is_repeatable(rows):
         assert low <= counts.sum() / areas.sum() <= high
 
 
+def test_a_sliver_of_a_field_widens_no_interval():
+    low, high, method = density_interval([25, 1], [0.25, 4e-6])
+    assert method == "poisson"
+    assert (low, high) == pytest.approx([16.98 / 0.25, 38.1 / 0.25], rel=0.01)
+
+
+def test_few_fields_know_no_more_than_their_counts():
+    low, high, method = density_interval([4, 4], [1.0, 1.0])
+    assert method == "wider"
+    assert (low, high) == pytest.approx([3.4538 / 2, 15.7632 / 2], rel=1e-3)  # Poisson: a bootstrap gives 4 to 4
+    assert density_interval([0, 40], [1.0, 1.0])[:2] == (0.0, 40.0)
+
+
 def test_the_bootstrap_sees_clusters_that_poisson_does_not():
     areas = np.full(40, 0.25)
     clustered = np.where(np.arange(40) % 10 == 0, 100, 0)
@@ -223,6 +237,24 @@ def test_a_calibration_needs_three_different_scores(x, y):
 def test_a_calibration_needs_pairs():
     with pytest.raises(ShapeMismatch, match=r"\(2,\) computed and \(3,\) visual scores do not pair up"):
         fit_calibration([1, 2], [1, 2, 3])
+
+
+def test_mutils_counts_nobody_where_a_person_drew_out_or_nobody_looked():
+    classes = np.full((64, 64), STROMA)
+    classes[:, :16] = TUMOR
+    classes[:4] = 0
+    xy = [(200.0, 100.0), (200.0, 200.0), (200.0, 10.0), (400.0, 400.0)]  # kept, kept, not analysed, drawn out
+    found = find_objects(
+        np.asarray(classes, np.uint8),
+        nuclei_at(xy, [TIL] * 4),
+        taxonomy=BREAST,
+        mpp=8.0,
+        scale_l0=(16.0, 16.0),
+        rules=CompartmentRules(min_region_um2=0),
+        drawn=Drawn(excluded=shapely.box(300 * 2, 300 * 2, 512 * 2, 512 * 2)),
+    )
+    scores = score_mutils(tally_fields(found, field_um=512.0))
+    assert (scores["mutils_n_til"], scores["mutils_n_all"]) == (2, 2)
 
 
 def test_fields_must_hold_pixels():
