@@ -30,8 +30,8 @@ def score_regions(objects: SlideObjects, *, rules: ScoreRules | None = None) -> 
     Returns
     -------
     GeoDataFrame
-        Rows of ``regions.parquet``. A region below ``min_compartment_mm2`` has counts and areas, and no density:
-        ``reason`` says so.
+        Rows of ``regions.parquet``. A region below ``min_compartment_mm2``, or of tissue that is in no denominator,
+        has counts and areas, and no density: ``reason`` says so.
     """
     rules = rules or ScoreRules()
     table, nuclei = objects.regions, objects.nuclei
@@ -45,7 +45,8 @@ def score_regions(objects: SlideObjects, *, rules: ScoreRules | None = None) -> 
     til_area = _sums(owners[is_til], nuclei["area_um2"].to_numpy()[inside][is_til], n)
     prob = _sums(owners, nuclei["prob"].to_numpy()[inside], n)
     area = table["area_mm2"].to_numpy()
-    large = area >= rules.min_compartment_mm2
+    scored = np.isin(table["class_id"].to_numpy(), taxonomy.region_ids("tumor", "stroma", "dense"))
+    large = (area >= rules.min_compartment_mm2) & scored
     low, high = _intervals(objects, large, n_til, rules)
     columns = {
         "n_nuclei": n_nuclei,
@@ -58,7 +59,7 @@ def score_regions(objects: SlideObjects, *, rules: ScoreRules | None = None) -> 
         "til_area_percent": _divided(til_area / 1e6, area, large) * 100,
         "til_fraction_of_nuclei": _divided(n_til, n_nuclei, n_nuclei > 0),
         "mean_prob": _divided(prob, n_nuclei, n_nuclei > 0),
-        "reason": _reasons(area, n_nuclei, large, rules.min_compartment_mm2),
+        "reason": _reasons(area, n_nuclei, scored, rules.min_compartment_mm2),
     }
     return regions_schema(taxonomy).check(table.assign(**columns))
 
@@ -77,13 +78,11 @@ def _divided(numerator: npt.ArrayLike, denominator: npt.ArrayLike, where: npt.ND
 
 
 def _reasons(
-    area: FloatArray, n_nuclei: IntArray, large: npt.NDArray[np.bool_], least_mm2: float
+    area: FloatArray, n_nuclei: IntArray, scored: npt.NDArray[np.bool_], least_mm2: float
 ) -> pd.api.extensions.ExtensionArray:
-    small = f"area is below the least of {least_mm2:.3g} mm2"
-    texts = [
-        "; ".join(text for text, applies in ((small, not is_large), ("no nuclei", count == 0)) if applies)
-        for is_large, count in zip(large.tolist(), n_nuclei.tolist(), strict=True)
-    ]
+    outside, small = "tissue that is in no denominator", f"area is below the least of {least_mm2:.3g} mm2"
+    told = ((outside, ~scored), (small, area < least_mm2), ("no nuclei", n_nuclei == 0))
+    texts = ["; ".join(text for text, applies in told if applies[row]) for row in range(len(area))]
     return pd.array(texts, dtype="str")
 
 
