@@ -18,7 +18,7 @@ from pathopan.slide.demo import fetch_demo_slide
 
 
 def run(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     bundle: str | Path = DEFAULT_BUNDLE,
@@ -31,7 +31,7 @@ def run(
 
     Parameters
     ----------
-    paths : sequence of path
+    paths : path or sequence of path
         Slides, folders of slides, or manifests.
     out : path
         Folder for the results; a second run goes on with it.
@@ -56,7 +56,8 @@ def run(
     ManifestError, ConfigError, BundleError
         If no slide can be run at all.
     """
-    entries = find_slides([Path(path) for path in paths], slide_mpp=slide_mpp)
+    given = [paths] if isinstance(paths, str | Path) else paths
+    entries = find_slides([Path(path) for path in given], slide_mpp=slide_mpp)
     settings = RunSettings(Path(out), bundle, config or Config(), device, workers=workers)
     with open_watcher() as watcher:
         run_cohort(entries, settings, watcher)

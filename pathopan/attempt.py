@@ -12,6 +12,7 @@ from typing import Any
 
 from pathopan.batch import Failure, RunSettings, describe_failure, note_failure, open_record
 from pathopan.files import remove_leftovers
+from pathopan.inference.runtime import check_device
 from pathopan.manifest import SlideEntry
 from pathopan.outputs import export_to_files, find_place, is_complete
 from pathopan.privacy import forget_paths, without_path
@@ -44,12 +45,13 @@ class Attempts:
 
     Raises
     ------
-    BundleError
-        If the bundle cannot be used: then no slide can be run.
+    BundleError, RuntimeUnavailable
+        If the bundle or the device cannot be used: then no slide can be run.
     """
 
     def __init__(self, settings: RunSettings) -> None:
         """Read the bundle; the network is loaded when a tile needs it."""
+        check_device(settings.device, settings.config.inference.runtime)
         self._settings = settings
         self._engine = Engine(settings.bundle, settings.config, device=settings.device)
         self.described = describe_engine(self._engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +86,7 @@ class Outcome:
     done: int
     skipped: int
     failures: tuple[Failure, ...]
+    notes: tuple[str, ...] = ()  # what is odd about the tables of all slides
 
 
 def describe_failure(entry: SlideEntry, stage: str, error: BaseException) -> Failure:
@@ -99,6 +101,26 @@ def describe_failure(entry: SlideEntry, stage: str, error: BaseException) -> Fai
     remedy = remedy or "a defect in pathopan: please report it with the traceback in the slide's record.json"
     message = " ".join(shown(Path(str(error))).split()) or type(error).__name__
     return Failure(entry.slide_id, shown(entry.path), stage, type(error).__name__, message, remedy)
+
+
+def check_tissue(entries: Sequence[SlideEntry], tissue: Path | None) -> None:
+    """Look at what is wrong with a tissue mask before it is wrong with every slide.
+
+    Raises
+    ------
+    ConfigError
+        If it is no file, or there are several slides: a mask is drawn on one.
+    """
+    if tissue is None:
+        return
+    if not tissue.is_file():
+        msg = f"--tissue {tissue}: no such file; give a GeoJSON or an image that says where the tissue is"
+        raise ConfigError(msg)
+    if len(entries) > 1:
+        msg = (
+            f"--tissue {tissue} says where the tissue of one slide is, and there are {len(entries)}: run that one alone"
+        )
+        raise ConfigError(msg)
 
 
 def read_gpus(text: str) -> tuple[int, ...]:

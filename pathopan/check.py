@@ -23,6 +23,7 @@ from pathopan.inference.child import Answer, Child, Tell, unheard
 from pathopan.manifest import SlideEntry
 from pathopan.record import align, readable_time
 from pathopan.slide import Slide, check_mpp, open_slide
+from pathopan.slide.open import mpp_to_give
 from pathopan.tiler.grid import make_grid
 from pathopan.tiler.select import select_tiles
 from pathopan.tiler.tissue import find_tissue
@@ -187,7 +188,9 @@ def check_slide(entry: SlideEntry, engine: Any, settings: CheckSettings, tell: T
     started = time.monotonic()
     found = SlideCheck(entry.slide_id, entry.path)
     try:
-        with open_slide(entry.path, slide_id=entry.slide_id, slide_mpp=entry.mpp) as slide:
+        with open_slide(
+            entry.path, slide_id=entry.slide_id, slide_mpp=mpp_to_give(entry.path, entry.mpp, entry.mpp_if_missing)
+        ) as slide:
             info = slide.info
             found = replace(found, size_l0=info.size_l0, mpp=info.mpp_l0[0], levels=len(info.downsamples))
             found = replace(found, warnings=info.warnings)
@@ -225,7 +228,12 @@ def _measure(entry: SlideEntry, engine: Any, settings: CheckSettings) -> tuple[s
     from pathopan.inference.predict import DecodeTask, predict_tiles
 
     bundle, config = engine.bundle, settings.config
-    opened = partial(open_slide, entry.path, slide_id=entry.slide_id, slide_mpp=entry.mpp)
+    opened = partial(
+        open_slide,
+        entry.path,
+        slide_id=entry.slide_id,
+        slide_mpp=mpp_to_give(entry.path, entry.mpp, entry.mpp_if_missing),
+    )
     with opened() as slide:
         tissue = find_tissue(slide, mpp=config.tiler.tissue_mpp, min_tissue_um2=config.tiler.min_tissue_um2)
         grid = make_grid(slide.info, mpp=bundle.mpp, step=bundle.step, halo=bundle.halo)

@@ -112,11 +112,17 @@ def run(
     from pathopan.manifest import find_slides
 
     entries = find_slides(paths, recursive=recursive, slide_mpp=slide_mpp)
+    for entry in entries:
+        if entry.named:
+            typer.echo(
+                f"note: slide {entry.named!r} of the manifest is called {entry.slide_id} in all outputs", err=True
+            )
     chosen = [f"inference.runtime={runtime}"] if runtime else []
     exported = _export_settings(nuclei, ngff, anonymous=anonymous)
     settings = load_config(config, overrides=[*set_, *chosen, *exported])
     if dry_run:
-        typer.echo("\n".join(f"{entry.slide_id}\t{entry.path}\t{entry.mpp or 'mpp from file'}" for entry in entries))
+        otherwise = f"mpp from file, else {slide_mpp}" if slide_mpp else "mpp from file"
+        typer.echo("\n".join(f"{entry.slide_id}\t{entry.path}\t{entry.mpp or otherwise}" for entry in entries))
         return
     from pathopan.batch import RunSettings, read_gpus
     from pathopan.console import open_watcher
@@ -129,6 +135,8 @@ def run(
     typer.echo(f"{outcome.done} done, {outcome.skipped} complete already, {len(outcome.failures)} failed: {out}")
     for failure in outcome.failures:
         typer.echo(f"FAILED {failure.slide_id} ({failure.stage}): {failure.message} -> {failure.remedy}")
+    for note in outcome.notes:
+        typer.echo(f"note: {note}")
     raise typer.Exit(1 if outcome.failures else 0)
 
 
@@ -164,11 +172,13 @@ def info(paths: Paths, slide_mpp: Mpp = None, recursive: Recursive = False) -> N
     """
     from pathopan.manifest import find_slides
     from pathopan.slide import open_slide
+    from pathopan.slide.open import mpp_to_give
 
     failed = False
     for entry in find_slides(paths, recursive=recursive, slide_mpp=slide_mpp):
         try:
-            with open_slide(entry.path, slide_id=entry.slide_id, slide_mpp=entry.mpp) as slide:
+            given = mpp_to_give(entry.path, entry.mpp, entry.mpp_if_missing)
+            with open_slide(entry.path, slide_id=entry.slide_id, slide_mpp=given) as slide:
                 found = slide.info
         except SlideError as error:
             failed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,14 @@ from pathopan.result import open_result
 from pathopan.scores import SlideScore, failed_score, scores_table
 from pathopan.tables import Column, Schema, regions_schema
 
+SlideFiles = tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]
+"""A slide's name, its score if it has one, and its record."""
 
-def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[Mapping[str, Any]] = ()) -> None:
+_COMPARED = ("objects", "scores", "taxonomy")
+"""Settings of a score that slides of one table share; the mpp of the map follows the slide."""
+
+
+def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     """Sum up every slide in a run's folder, also those of earlier commands.
 
     Writes ``scores.csv``, ``scores.parquet``, ``regions.parquet``, ``failures.csv``, ``report.html`` and the script
@@ -37,6 +44,11 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[M
         Classes of its bundle.
     unfinished : sequence of mapping
         Failures of slides whose own record does not tell, as those that no job has reached yet.
+
+    Returns
+    -------
+    list of str
+        What is odd about the slides taken together: see :func:`unlike_settings` and :func:`same_files`.
     """
     slides = list(_slides(out, {str(failure["slide_id"]): dict(failure) for failure in unfinished}))
     scores = [score_of(name, score, record) for name, score, record in slides]
@@ -52,6 +64,43 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[M
         write_import_script(out, taxonomy=taxonomy, slide_files=files)
         page = cohort_page(open_result(out), title=out.resolve().name, definitions=definitions(taxonomy))
         write_cohort_report(out / "report.html", page)
+    return [*unlike_settings(slides), *same_files(slides)]
+
+
+def unlike_settings(slides: Sequence[SlideFiles]) -> Iterator[str]:
+    """Tell which slides were scored by other settings than most, which no table should hold side by side.
+
+    Parameters
+    ----------
+    slides : sequence of (str, mapping or None, mapping)
+        Each slide's name, score and record.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, score, record in slides:
+        if score is not None and "failure" not in record:
+            settings = score.get("settings")
+            told = {key: settings[key] for key in _COMPARED if key in settings} if isinstance(settings, Mapping) else {}
+            groups.setdefault(json.dumps(told, sort_keys=True), []).append(name)
+    for names in sorted(groups.values(), key=len)[:-1]:
+        yield (
+            f"{_few(names)} {'was' if len(names) == 1 else 'were'} scored by other settings than most slides: "
+            "`pathopan score` on the folder brings all to the same"
+        )
+
+
+def same_files(slides: Sequence[SlideFiles]) -> Iterator[str]:
+    """Tell which slides of a table are one file, as when it was named alone first and beside a namesake later."""
+    groups: dict[str, list[str]] = {}
+    for name, score, record in slides:
+        if score is not None and record.get("path"):
+            groups.setdefault(str(record["path"]), []).append(name)
+    for path, names in groups.items():
+        if len(names) > 1:
+            yield f"{_few(names)} are the same file, {Path(path).name}, and all are in the tables"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _slides(

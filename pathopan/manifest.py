@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathopan.errors import ManifestError
+from pathopan.errors import ConfigError, ManifestError
 from pathopan.files import check_regular
 from pathopan.slide.open import slide_name
 
@@ -48,6 +48,8 @@ class SlideEntry:
     slide_id: str
     path: Path
     mpp: float | None = None  # um per level-0 pixel, in place of what the file says
+    mpp_if_missing: float | None = None  # the same, if the file says nothing
+    named: str = ""  # what the manifest calls it, where that can be no name of a folder
 
 
 def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: float | None = None) -> list[SlideEntry]:
@@ -61,7 +63,7 @@ def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: fl
     recursive : bool
         Look into sub-folders too.
     slide_mpp : float, optional
-        For slides whose manifest row has none.
+        For slides of which neither a manifest nor the file says one.
 
     Returns
     -------
@@ -72,7 +74,12 @@ def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: fl
     ------
     ManifestError
         If a path does not exist, a manifest cannot be read, no slide is found, or two slides would share a name.
+    ConfigError
+        If the mpp is no positive number.
     """
+    if slide_mpp is not None and not (math.isfinite(slide_mpp) and slide_mpp > 0):
+        msg = f"--slide-mpp {slide_mpp} must be a positive number of micrometres per pixel, such as 0.25"
+        raise ConfigError(msg)
     entries: list[SlideEntry] = []
     for path in paths:
         if path.is_dir():
@@ -92,7 +99,7 @@ def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: fl
     kept = [entry for entry in entries if entry.slide_id or _real(entry.path) not in given]
     unique = {(_real(entry.path), entry.slide_id): entry for entry in kept}
     named = _name(list(unique.values()))
-    return [replace(entry, mpp=slide_mpp) if entry.mpp is None else entry for entry in named]
+    return [replace(entry, mpp_if_missing=slide_mpp) if entry.mpp is None else entry for entry in named]
 
 
 def _real(path: Path) -> Path:
@@ -132,7 +139,8 @@ def read_manifest(path: Path) -> list[SlideEntry]:
         msg = f"{path}: cannot be read as a manifest: {error}"
         raise ManifestError(msg) from error
     if "path" not in header or len(set(header)) < len(header):
-        msg = f"{path}: a manifest needs a column 'path', each once; it has {header}. Known: {COLUMNS}"
+        comma = "" if len(header) != 1 or ";" not in header[0] else "; save it with commas between the columns"
+        msg = f"{path}: a manifest needs a column 'path', each once; it has {header}. Known: {COLUMNS}{comma}"
         raise ManifestError(msg)
     return [_row_entry(path, line, row) for line, row in enumerate(rows, start=2)]
 
@@ -154,7 +162,8 @@ def _row_entry(manifest: Path, line: int, row: dict[str, str | None]) -> SlideEn
                 f"{manifest}, line {line}: mpp {cells['mpp']!r} is not a number of micrometres per pixel, such as 0.25"
             )
             raise ManifestError(msg)
-    return SlideEntry(safe_id(name), manifest.parent / cells["path"], mpp)
+    slide_id = safe_id(name)
+    return SlideEntry(slide_id, manifest.parent / cells["path"], mpp, named=name if name != slide_id else "")
 
 
 def _positive(text: str) -> float | None:

@@ -18,7 +18,11 @@ RuntimeName = Annotated[
     str | None, typer.Option("--runtime", help="auto, torch or openvino: who executes the network on a CPU.")
 ]
 Mpp = Annotated[
-    float | None, typer.Option("--slide-mpp", help="Micrometres per level-0 pixel, for slides that do not say.")
+    float | None,
+    typer.Option(
+        "--slide-mpp",
+        help="Micrometres per level-0 pixel, for slides that do not say; to overrule a file, use a manifest.",
+    ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML with settings.")]
 Set = Annotated[list[str], typer.Option("--set", help="One setting, such as scores.field_um=1000; repeatable.")]

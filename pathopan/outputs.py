@@ -27,6 +27,9 @@ from pathopan.tables import nuclei_schema
 ORIGINAL = "score.original.json"
 """In a slide's folder while a person's regions are in force: the score of the network's regions, same settings."""
 
+DEFINITIONS = 2
+"""Raised when the same slide and settings give other scores than before: a run that goes on scores all slides again."""
+
 _OF_ONE_CALL = ("started", "command", "cpus", "workers")
 """What ``run.json`` tells of one call, and no result depends on: a slide's page is the same without it."""
 
@@ -77,8 +80,8 @@ def find_place(
 
 
 def later_prints(stitch_print: str, config: Config, *given: str) -> dict[str, str]:
-    """Sum up what the last stages depend on, beyond the stitched slide: their settings, and what a person gave."""
-    score = fingerprint(stitch_print, str(config.objects), str(config.scores), *given)
+    """Sum up what the last stages depend on, beyond the stitched slide: definitions, settings, what a person gave."""
+    score = fingerprint(DEFINITIONS, stitch_print, str(config.objects), str(config.scores), *given)
     return {"score": score, "export": fingerprint(score, str(config.export))}
 
 

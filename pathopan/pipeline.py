@@ -14,6 +14,7 @@ from pathopan.batch import (
     Listener,
     Outcome,
     RunSettings,
+    check_tissue,
     describe_failure,
     note_failure,
     open_record,
@@ -100,13 +101,14 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
 
     Raises
     ------
-    BundleError
-        If the bundle cannot be used: then no slide can be run.
+    BundleError, ConfigError
+        If the bundle, the device or the tissue mask cannot be used: then no slide can be run.
     FolderInUse
         If another run writes into the same folder.
     ResultError
         If the folder cannot be written to, or is no run's and holds files of the same names.
     """
+    check_tissue(entries, settings.tissue)
     with ExitStack() as stack:
         lock = stack.enter_context(hold_folder(settings.out))
         remove_leftovers(settings.out)
@@ -126,8 +128,8 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
                 continue
             done, skipped = done + ran, skipped + (not ran)
             heard.finished(entry.slide_id, "done" if ran else "complete already")
-        write_cohort_tables(settings.out, taxonomy=Taxonomy.from_dict(described["taxonomy"]))
-    return Outcome(done, skipped, tuple(failures))
+        notes = write_cohort_tables(settings.out, taxonomy=Taxonomy.from_dict(described["taxonomy"]))
+    return Outcome(done, skipped, tuple(failures), tuple(notes))
 
 
 def _attempt(

@@ -99,6 +99,8 @@ def _rescore(result: Result, config: Config, given: Given) -> list[str]:
         before, _ = read_slide_json(place.folder)
         score_to_files(place, record, stability=given.stability)
         export_to_files(place, record, run=result.run)
+        if record.entries.pop("failure", None):
+            record.write()
         after, _ = read_slide_json(place.folder)
         told = _all_changes if place.slide_id == touched else _changes
         lines += told(place.slide_id, before or {}, after or {})
@@ -153,7 +155,15 @@ def export_run(
         order = Order(result, chosen, config, to or out / EXPORTS)
         yield from write_formats(order, [name for name in formats if name != Format.geojson])
         if config.export.anonymous:
+            yield from _project_again(result, config, given=formats)
             _forget_all(result)
+
+
+def _project_again(result: Result, config: Config, *, given: Sequence[Format]) -> Iterator[Path]:
+    """Write the script of a QuPath project without paths, where an earlier export has left one with them."""
+    left = Format.qupath_project
+    if left not in given and (result.path / EXPORTS / left).is_dir():
+        yield from write_formats(Order(result, list(result), config, result.path / EXPORTS), [left])
 
 
 def _forget_all(result: Result) -> None:

@@ -21,6 +21,7 @@ from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.metrics import Prediction
 from pathopan.network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from pathopan.slide import ArraySlide, check_mpp
+from pathopan.slide.array import check_rgb
 from pathopan.stitcher.nuclei import merge_nuclei
 from pathopan.tiler.grid import make_grid
 from pathopan.tiler.tissue import TissueMask
@@ -78,6 +79,7 @@ class Segmenter:
         ShapeMismatch
             If it is no RGB image.
         """
+        check_rgb(image)
         border = min(round(BORDER_UM / mpp), min(image.shape[:2]) - 1)
         wide = np.pad(image, ((border, border), (border, border), (0, 0)), mode="reflect")
         slide = ArraySlide(wide, mpp=mpp, slide_id="image")

@@ -41,6 +41,7 @@ from pathopan.objects import measure_nuclei
 from pathopan.outputs import later_prints
 from pathopan.record import SlideRecord, fingerprint
 from pathopan.slide import Slide, SlideInfo, check_mpp, open_slide, read_overview
+from pathopan.slide.open import mpp_to_give
 from pathopan.stitcher.audit import SeamCounter
 from pathopan.stitcher.ngff import Version, open_panoptic
 from pathopan.stitcher.nuclei import MergedNuclei, merge_rows, tile_rows
@@ -118,7 +119,12 @@ class Job:
 
     def open(self) -> Slide:
         """Open the slide."""
-        return open_slide(self.entry.path, slide_id=self.entry.slide_id, slide_mpp=self.entry.mpp)
+        return open_slide(self.entry.path, slide_id=self.entry.slide_id, slide_mpp=self.mpp)
+
+    @cached_property
+    def mpp(self) -> float | None:
+        """The mpp that the slide is opened with, if its file does not tell."""
+        return mpp_to_give(self.entry.path, self.entry.mpp, self.entry.mpp_if_missing)
 
     @cached_property
     def prints(self) -> dict[str, str]:
@@ -126,7 +132,10 @@ class Job:
         config, bundle = self.config, self.engine.bundle
         inference = config.inference
         chain: dict[str, list[Any]] = {
-            "tile": [_slide_print(self.entry), _file_print(self.tissue), config.tiler, bundle.mpp, bundle.step],
+            "tile": [
+                _slide_print(self.entry.path, self.mpp), _file_print(self.tissue),
+                config.tiler, bundle.mpp, bundle.step,
+            ],
             "predict": [
                 bundle.sha256, bundle.taxonomy, bundle.arguments, bundle.mean, bundle.std, bundle.decode, bundle.halo,
                 config.stitcher.seam_margin_um,
@@ -140,14 +149,14 @@ class Job:
         return prints | later_prints(before, config)
 
 
-def _slide_print(entry: SlideEntry) -> str:
+def _slide_print(path: Path, mpp: float | None) -> str:
     try:
-        stat = entry.path.stat()
+        stat = path.stat()
     except (OSError, ValueError) as error:
         told = getattr(error, "strerror", None) or error
-        msg = f"{entry.path} cannot be read: {told}; check the path and the permissions"
+        msg = f"{path} cannot be read: {told}; check the path and the permissions"
         raise UnreadableSlide(msg) from error
-    return fingerprint(stat.st_size, stat.st_mtime_ns, entry.mpp)
+    return fingerprint(stat.st_size, stat.st_mtime_ns, mpp)
 
 
 def _file_print(path: Path | None) -> str:

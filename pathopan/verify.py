@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pathopan.cohort import score_of
+from pathopan.cohort import score_of, unlike_settings
 from pathopan.edits import edit_map, load_edit
 from pathopan.errors import PathopanError, ResultError
 from pathopan.export.agree import Expected, Kind, compare_geojson
@@ -21,7 +21,7 @@ from pathopan.export.qupath import check_geojson
 from pathopan.files import check_regular
 from pathopan.geometry import Window
 from pathopan.objects import find_regions
-from pathopan.outputs import ORIGINAL
+from pathopan.outputs import ORIGINAL, read_slide_json
 from pathopan.record import SlideRecord, read_json
 from pathopan.result import Result, SlideResult, open_result
 from pathopan.scores import find_violations, lined_up, scores_schema
@@ -97,6 +97,7 @@ def verify_run(out: Path) -> list[str]:
         violations.append(str(error))
     except Exception as error:  # noqa: BLE001
         violations.append(f"the run's tables are damaged: {type(error).__name__}: {error}")
+    violations += unlike_settings([(slide.slide_id, *read_slide_json(slide.path)) for slide in result])
     listed = set(result.scores["slide_id"].astype(str))
     stray = {path.name for path in (out / "slides").iterdir() if (path / "score.json").is_file()} - listed
     return violations + [f"{name}: has a score.json and no row in scores.parquet" for name in sorted(stray)]

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from oracle import OracleRuntime, tiny_bundle, tiny_net
 
 from pathopan import cli
@@ -102,7 +103,7 @@ def test_dry_run_lists_and_writes_nothing(pathopan, tmp_path, synthetic_slide):
 
 
 def test_slide_mpp_and_tissue_are_used(pathopan, tmp_path, bundle):
-    write_pyramid(tmp_path / "slide.tif", np.full((512, 512, 3), 180, np.uint8), 0.5)
+    tifffile.imwrite(tmp_path / "slide.tif", np.full((512, 512, 3), 180, np.uint8), photometric="rgb", tile=(256, 256))
     ring = [[0, 0], [200, 0], [200, 200], [0, 200], [0, 0]]
     feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
     drawn = tmp_path / "tissue.geojson"
@@ -113,7 +114,38 @@ def test_slide_mpp_and_tissue_are_used(pathopan, tmp_path, bundle):
     record = json.loads((tmp_path / "out" / "slides" / "slide" / "record.json").read_text())
     assert record["slide"]["mpp_l0"] == [0.4, 0.4]
     assert record["stages"]["tile"]["tissue_mm2"] == pytest.approx((200 * 0.4) ** 2 / 1e6, rel=0.05)
-    assert "0.4" in " ".join(record["stages"]["tile"]["slide_warnings"])
+
+
+def test_slide_mpp_is_for_slides_that_do_not_say(pathopan, tmp_path, bundle):
+    """One slide of many without mpp must not make the areas of all others wrong, nor have finished ones done again."""
+    (tmp_path / "in").mkdir()
+    pixels = np.full((512, 512, 3), 180, np.uint8)
+    write_pyramid(tmp_path / "in" / "says.tif", pixels, 0.5)
+    tifffile.imwrite(tmp_path / "in" / "silent.tif", pixels, photometric="rgb", tile=(256, 256))
+    words = ["run", tmp_path / "in", "-o", tmp_path / "out", "-b", bundle]
+    assert pathopan(*words)[0] == 1
+    code, out, _ = pathopan(*words, "--slide-mpp", "0.4")
+    assert code == 0
+    assert "1 done, 1 complete already" in out
+    for name, mpp in (("says", 0.5), ("silent", 0.4)):
+        record = json.loads((tmp_path / "out" / "slides" / name / "record.json").read_text())
+        assert record["slide"]["mpp_l0"] == pytest.approx([mpp, mpp])
+
+
+def test_what_is_wrong_for_all_slides_stops_before_the_first(pathopan, tmp_path, bundle, synthetic_slide):
+    words = ["run", synthetic_slide.path, "-o", tmp_path / "out", "-b", bundle]
+    for more, told in (
+        (["--tissue", tmp_path / "nope.geojson"], "no such file"),
+        (["--device", "cuda"], "torch sees none"),
+        (["--slide-mpp", "0"], "positive number"),
+    ):
+        code, _, err = pathopan(*words, *more)
+        assert (code, told in err) == (2, True), err
+        assert not (tmp_path / "out" / "slides").exists()
+    (tmp_path / "mask.geojson").write_text("{}")
+    write_pyramid(tmp_path / "other.tif", np.full((64, 64, 3), 180, np.uint8), 0.5)
+    code, _, err = pathopan(*words, tmp_path / "other.tif", "--tissue", tmp_path / "mask.geojson")
+    assert (code, "the tissue of one slide" in err) == (2, True)
 
 
 def test_info_tells_and_exits_1_for_a_bad_one(pathopan, tmp_path, synthetic_slide):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pathopan.errors import ManifestError
+from pathopan.errors import ConfigError, ManifestError
 from pathopan.manifest import SlideEntry, find_slides, read_manifest, safe_id
 
 
@@ -84,7 +84,7 @@ def test_a_manifest_gives_names_paths_and_mpp(tmp_path):
         SlideEntry("", tmp_path / "b.svs", None),
     ]
     assert find_slides([path], slide_mpp=0.5) == [
-        SlideEntry("b", tmp_path / "b.svs", 0.5),
+        SlideEntry("b", tmp_path / "b.svs", mpp_if_missing=0.5),
         SlideEntry("first", tmp_path / "in/a.svs", 0.25),
     ]
 
@@ -178,3 +178,19 @@ def test_a_given_name_of_nothing_but_odd_letters_is_refused_and_a_file_of_them_g
     with pytest.raises(ManifestError, match=r"line 2: slide_id '\?\?\?' has no letter or digit"):
         find_slides([manifest(tmp_path, "slide_id,path\n???,a.svs\n")])
     assert ids(find_slides([manifest(tmp_path, "slide_id,path\n,∂.svs\n")])) == ["slide"]
+
+
+def test_a_name_that_no_folder_can_have_is_remembered(tmp_path):
+    path = manifest(tmp_path, "slide_id,path\ntwo words,a.svs\nplain,b.svs\n")
+    assert [(e.slide_id, e.named) for e in find_slides([path])] == [("plain", ""), ("two_words", "two words")]
+
+
+@pytest.mark.parametrize("mpp", [0.0, -1.0, float("nan")])
+def test_an_mpp_for_all_slides_must_be_one(tmp_path, mpp):
+    with pytest.raises(ConfigError, match="--slide-mpp"):
+        find_slides(touch(tmp_path, "a.svs"), slide_mpp=mpp)
+
+
+def test_semicolons_are_named_as_such(tmp_path):
+    with pytest.raises(ManifestError, match="with commas between the columns"):
+        read_manifest(manifest(tmp_path, "slide_id;path\na;a.svs\n"))

@@ -15,6 +15,7 @@ from oracle import OracleRuntime
 from pathopan import open_result
 from pathopan.batch import RunSettings
 from pathopan.classes import BREAST
+from pathopan.cohort import write_cohort_tables
 from pathopan.config import Config, load_config
 from pathopan.console import LineWatcher
 from pathopan.edits import Edit, edit_map, read_edit
@@ -360,6 +361,32 @@ def two_slides(out):
         path.write_text(path.read_text().replace('"S-1"', '"S-2"'))
     for _ in range(2):  # the first only finds it
         rescore_run(out, load_config(overrides=["scores.bootstrap=50"]))
+
+
+def test_slides_scored_by_different_settings_are_named(out):
+    two_slides(out)
+    assert verify_run(out) == []
+    for name, um in (("S-2", 80.0), ("S-1", 90.0)):
+        path = out / "slides" / name / "score.json"
+        score = json.loads(path.read_text())
+        score["settings"]["objects"]["near_um"] = um
+        path.write_text(json.dumps(score))
+    told = write_cohort_tables(out, taxonomy=BREAST)
+    assert "by other settings than most slides" in told[0]
+    assert "are the same file" in told[1]
+    assert any("by other settings than most slides" in text for text in verify_run(out))
+
+
+def test_a_slide_that_failed_when_it_was_exported_is_done_once_it_is_scored_again(out):
+    path = slide_of(out) / "record.json"
+    record = json.loads(path.read_text())
+    record["failure"] = {"slide_id": "S-1", "stage": "export", "error": "OSError", "message": "disk full"}
+    path.write_text(json.dumps(record))
+    write_cohort_tables(out, taxonomy=BREAST)
+    assert open_result(out).scores["status"].tolist() == ["failed"]
+    rescore_run(out, load_config(overrides=["scores.bootstrap=50"]))
+    assert open_result(out).scores["status"].tolist() == ["scored"]
+    assert "failure" not in json.loads(path.read_text())
 
 
 def test_the_slide_is_found_by_the_ids_or_the_files_name(out, tmp_path):

@@ -133,6 +133,28 @@ class OpenVinoRuntime:
         return TileMaps(region, nucleus, shape)
 
 
+def check_device(device: str, runtime: str = "auto") -> None:
+    """Look whether a device and a runtime for it are there; see :func:`open_runtime`.
+
+    Raises
+    ------
+    RuntimeUnavailable
+        If one is not.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and runtime == "openvino":
+        msg = "runtime 'openvino' runs on a CPU only; use --device cpu, or --set inference.runtime=torch"
+        raise RuntimeUnavailable(msg)
+    if kind == "cuda" and not torch.cuda.is_available():
+        msg = (
+            f"device {device!r} was asked for, but torch sees none; use --device cpu, or install a CUDA build of torch"
+        )
+        raise RuntimeUnavailable(msg)
+    if number and int(number) >= torch.cuda.device_count():
+        msg = f"device {device!r} was asked for, but torch sees {torch.cuda.device_count()}; they count from 0"
+        raise RuntimeUnavailable(msg)
+
+
 def open_runtime(
     net: nn.Module,
     bundle: Bundle,
@@ -164,18 +186,8 @@ def open_runtime(
     RuntimeUnavailable
         If the device or the runtime asked for is not there.
     """
-    kind, _, number = device.partition(":")
-    if kind == "cuda" and runtime == "openvino":
-        msg = "runtime 'openvino' runs on a CPU only; use --device cpu, or --set inference.runtime=torch"
-        raise RuntimeUnavailable(msg)
-    if kind == "cuda" and not torch.cuda.is_available():
-        msg = (
-            f"device {device!r} was asked for, but torch sees none; use --device cpu, or install a CUDA build of torch"
-        )
-        raise RuntimeUnavailable(msg)
-    if number and int(number) >= torch.cuda.device_count():
-        msg = f"device {device!r} was asked for, but torch sees {torch.cuda.device_count()}; they count from 0"
-        raise RuntimeUnavailable(msg)
+    check_device(device, runtime)
+    kind = device.partition(":")[0]
     if device == "auto":
         kind = device = "cuda" if torch.cuda.is_available() and runtime != "openvino" else "cpu"
     if runtime == "torch" or kind == "cuda":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pathopan.attempt import describe_engine
-from pathopan.batch import RunSettings
+from pathopan.batch import RunSettings, check_tissue
 from pathopan.errors import ConfigError, IncompatibleBundle, ResultError
 from pathopan.jobs.plan import Plan
 from pathopan.jobs.state import JobState, Stage, run_stage
@@ -18,6 +18,7 @@ from pathopan.network.bundle import list_bundles
 from pathopan.pipeline import write_run_files
 from pathopan.privacy import PRIVATE, write_slides
 from pathopan.record import SlideRecord
+from pathopan.slide.open import mpp_to_give
 from pathopan.spread import Spread
 from pathopan.stages import (
     Engine,
@@ -67,16 +68,23 @@ def plan_run(entries: list[SlideEntry], settings: RunSettings) -> None:
 
     Raises
     ------
+    ConfigError
+        If the tissue mask cannot be used.
     BundleError
         If the bundle cannot be used.
     ResultError
         If the folder is no run's and holds files of the same names.
     """
+    check_tissue(entries, settings.tissue)
     shipped = str(settings.bundle) in list_bundles()
     bundle = settings.bundle if shipped else Path(settings.bundle).absolute()
     tissue = settings.tissue.absolute() if settings.tissue else None
     placed = replace(settings, bundle=bundle, tissue=tissue)
     settings.out.mkdir(parents=True, exist_ok=True)
+    entries = [
+        replace(entry, mpp=mpp_to_give(entry.path, entry.mpp, entry.mpp_if_missing), mpp_if_missing=None)
+        for entry in entries
+    ]
     write_slides(settings.out, entries, tissue=tissue, anonymous=settings.config.export.anonymous)
     engine = Engine(bundle, settings.config, device=settings.device)
     write_run_files(placed, describe_engine(engine), entries)

@@ -50,9 +50,7 @@ class ArraySlide:
 
     def __init__(self, pixels: RgbImage, *, mpp: float, slide_id: str, path: Path | None = None) -> None:
         """Keep the array; it is not copied."""
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-            msg = f"a slide needs a (Y, X, 3) uint8 array, found {pixels.shape} {pixels.dtype}"
-            raise ShapeMismatch(msg)
+        check_rgb(pixels)
         source = path or Path(slide_id)
         settled, notes = settle_mpp(source, None, mpp)
         size = (pixels.shape[1], pixels.shape[0])
@@ -85,6 +83,22 @@ class ArraySlide:
     ) -> None:
         """Close the slide."""
         self.close()
+
+
+def check_rgb(pixels: object) -> None:
+    """Refuse what is no picture.
+
+    Raises
+    ------
+    ShapeMismatch
+        If it is not a (Y, X, 3) uint8 array.
+    """
+    if not isinstance(pixels, np.ndarray):
+        msg = f"an image needs a (Y, X, 3) uint8 array, found {type(pixels).__name__}; read the file first"
+        raise ShapeMismatch(msg)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        msg = f"an image needs a (Y, X, 3) uint8 array, found {pixels.shape} {pixels.dtype}"
+        raise ShapeMismatch(msg)
 
 
 def open_image(path: Path, *, slide_id: str, slide_mpp: float | None) -> ArraySlide:

@@ -73,6 +73,8 @@ def test_an_anonymous_run_names_no_file(pathopan, job, tmp_path):
 def test_a_finished_run_is_made_anonymous(pathopan, job, tmp_path):
     out = tmp_path / "out"
     pathopan(*job)
+    assert pathopan("export", out, "--format", "qupath-project")[0] == 0
+    assert any(name.startswith("exports/") for name in told(out))
     assert {"run.json", "slides/S-1/record.json", "failures.csv", "slides/S-1/report.html"} <= set(told(out))
     assert pathopan("export", out, "--anonymous")[0] == 0
     assert told(out) == []
