@@ -288,7 +288,9 @@ def score(
     if slide and not (regions or original):
         cli_jobs.score_slide(out, slide, other=bool(config or set_ or calibration or no_calibration or stability))
     from pathopan.rescore import Given, rescore_run
+    from pathopan.result import open_result
 
+    open_result(out)  # which says what a folder without a run lacks
     given = Given(regions, slide, original, calibration, no_calibration, stability)
     lines = rescore_run(out, load_config(config or out / "config.yaml", overrides=set_), given)
     typer.echo("\n".join(lines) or "no headline score changed")
@@ -340,7 +342,9 @@ def export(
     if slide and not chosen:
         cli_jobs.export_slide(out, slide, other=bool(config or set_ or nuclei or ngff or to or anonymous))
     from pathopan.rescore import export_run
+    from pathopan.result import open_result
 
+    open_result(out)  # which says what a folder without a run lacks
     settings = load_config(
         config or out / "config.yaml", overrides=[*set_, *_export_settings(nuclei, ngff, anonymous=anonymous)]
     )

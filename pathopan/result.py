@@ -72,7 +72,7 @@ def open_result(path: str | Path) -> Result:
     return Result(folder, _read_json(folder / "run.json"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A run: its slides in order, its tables, and how it was made."""
 
@@ -149,6 +149,11 @@ class Result:
         """Count the complete slides."""
         return len(self.slide_ids)
 
+    def __repr__(self) -> str:
+        """Say in a line what it is; ``run`` holds all that is known of how it was made."""
+        slides, bundle = self.run.get("slides", []), self.run.get("bundle", {})
+        return f"Result({str(self.path)!r}: run of {len(slides)} slides by {bundle.get('name', 'an unknown bundle')})"
+
 
 @dataclass(frozen=True)
 class NucleiBySlide(Mapping[str, gpd.GeoDataFrame]):
@@ -176,13 +181,17 @@ class NucleiBySlide(Mapping[str, gpd.GeoDataFrame]):
         return gpd.GeoDataFrame(pd.concat([table for table in tables if len(table)] or tables, ignore_index=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SlideResult:
     """One slide's results, each read when it is first asked for."""
 
     slide_id: str
     path: Path
     taxonomy: Taxonomy
+
+    def __repr__(self) -> str:
+        """Say in a line what it is."""
+        return f"SlideResult({self.slide_id!r} in {str(self.path)!r})"
 
     @cached_property
     def nuclei(self) -> gpd.GeoDataFrame:

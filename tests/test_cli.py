@@ -210,7 +210,7 @@ def test_verify_says_what_disagrees(pathopan, run_folder):
     [
         (["run", "nowhere", "-o", "out"], "nowhere: no such file or folder"),
         (["run", ".", "-o", "out", "-b", "unknown"], "no slides found"),
-        (["score", "nowhere"], "cannot read settings"),
+        (["score", "nowhere"], "is no folder"),
         (["verify", "nowhere"], "is no folder"),
         (["calibrate", "nowhere", "--visual", "x.csv"], "is no folder"),
         (["evaluate", "brca", "nowhere"], "brca_m2c"),
