@@ -29,6 +29,7 @@ check: $(STAMP)
 train: $(STAMP)
 	$(BIN)/pathopan crossvalidate breast-he-3 --data ../shared/data --out runs/folds
 	$(BIN)/pathopan train breast-he-3 --data ../shared/data --out runs/breast-he-3 --folds runs/folds
+	$(BIN)/pathopan train breast-he-4 --data ../shared/data --out runs/breast-he-4 --start-from runs/breast-he-3/bundle
 
 docs: $(STAMP)
 	$(BIN)/python -m pathopan.dictionary docs/data-dictionary.md README.md
