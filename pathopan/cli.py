@@ -287,12 +287,10 @@ def score(
     """
     if slide and not (regions or original):
         cli_jobs.score_slide(out, slide, other=bool(config or set_ or calibration or no_calibration or stability))
-    from pathopan.rescore import Given, rescore_run
-    from pathopan.result import open_result
+    from pathopan.rescore import Given, rescore_run, settings_of
 
-    open_result(out)  # which says what a folder without a run lacks
     given = Given(regions, slide, original, calibration, no_calibration, stability)
-    lines = rescore_run(out, load_config(config or out / "config.yaml", overrides=set_), given)
+    lines = rescore_run(out, settings_of(out, config, set_), given)
     typer.echo("\n".join(lines) or "no headline score changed")
 
 
@@ -341,13 +339,9 @@ def export(
     chosen = [*(formats or []), *([Format.qupath_project] if qupath_project else [])]
     if slide and not chosen:
         cli_jobs.export_slide(out, slide, other=bool(config or set_ or nuclei or ngff or to or anonymous))
-    from pathopan.rescore import export_run
-    from pathopan.result import open_result
+    from pathopan.rescore import export_run, settings_of
 
-    open_result(out)  # which says what a folder without a run lacks
-    settings = load_config(
-        config or out / "config.yaml", overrides=[*set_, *_export_settings(nuclei, ngff, anonymous=anonymous)]
-    )
+    settings = settings_of(out, config, [*set_, *_export_settings(nuclei, ngff, anonymous=anonymous)])
     for path in export_run(out, settings, formats=chosen, to=to, slides=[slide] if slide else ()):
         typer.echo(path)
 

@@ -55,6 +55,20 @@ class Given:
             raise ConfigError(msg)
 
 
+def settings_of(out: Path, config: Path | None, overrides: Sequence[str]) -> Config:
+    """Read the settings that a run was last scored with, or others, for another scoring or export.
+
+    Raises
+    ------
+    ResultError
+        If the folder holds no run.
+    ConfigError
+        If a setting is unknown or malformed.
+    """
+    open_result(out)
+    return load_config(config or out / "config.yaml", overrides=overrides)
+
+
 def rescore_run(out: Path, config: Config, given: Given | None = None) -> list[str]:
     """Score every slide of a run again where settings, edited regions or the calibration changed.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -72,12 +72,12 @@ def open_result(path: str | Path) -> Result:
     return Result(folder, _read_json(folder / "run.json"))
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Result:
     """A run: its slides in order, its tables, and how it was made."""
 
     path: Path
-    run: dict[str, Any]  # run.json: versions, command, settings, bundle
+    run: dict[str, Any] = field(repr=False)  # run.json: versions, command, settings, bundle
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -149,11 +149,6 @@ class Result:
         """Count the complete slides."""
         return len(self.slide_ids)
 
-    def __repr__(self) -> str:
-        """Say in a line what it is; ``run`` holds all that is known of how it was made."""
-        slides, bundle = self.run.get("slides", []), self.run.get("bundle", {})
-        return f"Result({str(self.path)!r}: run of {len(slides)} slides by {bundle.get('name', 'an unknown bundle')})"
-
 
 @dataclass(frozen=True)
 class NucleiBySlide(Mapping[str, gpd.GeoDataFrame]):
@@ -181,17 +176,13 @@ class NucleiBySlide(Mapping[str, gpd.GeoDataFrame]):
         return gpd.GeoDataFrame(pd.concat([table for table in tables if len(table)] or tables, ignore_index=True))
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class SlideResult:
     """One slide's results, each read when it is first asked for."""
 
     slide_id: str
     path: Path
-    taxonomy: Taxonomy
-
-    def __repr__(self) -> str:
-        """Say in a line what it is."""
-        return f"SlideResult({self.slide_id!r} in {str(self.path)!r})"
+    taxonomy: Taxonomy = field(repr=False)
 
     @cached_property
     def nuclei(self) -> gpd.GeoDataFrame:

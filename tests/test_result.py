@@ -130,7 +130,6 @@ def test_nuclei_of_all_slides_are_read_when_asked_for(results_folder):
 
 def test_a_notebook_shows_a_line_and_no_dump(results_folder):
     result = open_result(results_folder)
-    assert repr(result).startswith(f"Result({str(results_folder)!r}: run of ")
-    assert len(repr(result)) < len(str(results_folder)) + 100
+    assert repr(result) == f"Result(path={results_folder!r})"
     slide = next(iter(result))
-    assert repr(slide) == f"SlideResult({slide.slide_id!r} in {str(slide.path)!r})"
+    assert repr(slide) == f"SlideResult(slide_id={slide.slide_id!r}, path={slide.path!r})"
