@@ -4,6 +4,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
+from skimage import measure
 from strategies import instance_maps, label_maps
 
 from pathopan.contours import nucleus_polygons, paint, paint_nuclei, region_polygons
@@ -87,9 +88,10 @@ def test_an_outline_has_the_area_of_its_largest_piece_with_its_holes_filled(labe
 @given(instance_maps())
 def test_round_nuclei_come_back_nearly_as_they_were(labels):
     ids, polygons = nucleus_polygons(labels)
+    shapes = {shape.label: shape for shape in measure.regionprops(labels)}
     for label, polygon in zip(ids, polygons, strict=True):
-        pixels = (labels == label).sum()
-        if pixels >= 20:
+        # What others left of a disc may be a crescent, of which a smooth outline keeps less.
+        if shapes[label].area >= 20 and shapes[label].solidity > 0.9 and shapes[label].axis_minor_length >= 4:
             again = paint([(polygon, 1)], shape=labels.shape)
             assert (again[labels == label] == 1).mean() > 0.6
 

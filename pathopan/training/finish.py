@@ -113,10 +113,10 @@ def write_bundle(
     *,
     bundle: Bundle,
     net: nn.Module,
+    minutes: float,
     report: dict[str, Any] | None = None,
-    start: Bundle | None = None,
 ) -> Bundle:
-    """Set the threshold, write down the quality, and save the bundle with its model card.
+    """Set the threshold, write down data, recipe and quality, and save the bundle with its model card.
 
     Parameters
     ----------
@@ -127,13 +127,12 @@ def write_bundle(
     samples : sequence of Sample
         All that was read; the network is measured on those that the recipe holds out.
     bundle, net
-        What training returned; what the bundle's card tells already is kept, as of :func:`describe_training`.
+        What training returned; what the bundle's card tells already is kept, a threshold too: see :func:`inherit`.
+    minutes : float
+        That training took.
     report : dict, optional
         Of a cross-validation of the recipe (:func:`pathopan.training.folds.report_folds`): threshold, calibration and
-        figures come from it.
-    start : Bundle, optional
-        That training started from: without a report, its threshold and calibration are kept and its figures over folds
-        told as its own. With neither, the threshold is set on training images.
+        figures come from it. Without one, and unless it was inherited, the threshold is set on training images.
 
     Returns
     -------
@@ -145,12 +144,10 @@ def write_bundle(
     ConfigError
         If another recipe was cross-validated.
     """
-    card = bundle.card
+    card = bundle.card | describe_training(recipe, samples, minutes=minutes)
     if report:
         bundle, card = apply_report(recipe, report, bundle=bundle, card=card)
-    elif start:
-        bundle, card = inherit(start, bundle=bundle, card=card)
-    else:
+    elif "started_from" not in card:
         trained = [sample for sample in samples if sample.group not in recipe.hold_out]
         main = trained[0].source.name
         bundle = set_threshold(net, bundle, [sample for sample in trained if sample.source.name == main])
@@ -204,13 +201,13 @@ def apply_report(
         "ablations": report["ablations"],
         "thresholds": "decode.min_centre and the calibration were set on the held-out images of these folds, less the "
         "patients that the network itself was not trained on",
-        "cost": f"{card.get('minutes')} min, and {report['minutes']} min for the folds",
+        "cost": f"{card['minutes']} min, and {report['minutes']} min for the folds",
         "command": f"pathopan crossvalidate {bundle.name} --data DATA --out FOLDS && "
         f"pathopan train {bundle.name} --data DATA --out OUT --folds FOLDS",
     }
 
 
-def inherit(start: Bundle, *, bundle: Bundle, card: dict[str, Any]) -> tuple[Bundle, dict[str, Any]]:
+def inherit(start: Bundle, bundle: Bundle) -> Bundle:
     """Take threshold, calibration and figures over folds from the bundle that was fine-tuned, and say so."""
     theirs = {name: start.card[name] for name in ("folds", "calibration", "ablations") if start.card.get(name)}
     entries = theirs.get("folds", [])
@@ -223,12 +220,13 @@ def inherit(start: Bundle, *, bundle: Bundle, card: dict[str, Any]) -> tuple[Bun
         for entry in ([entries] if isinstance(entries, dict) else entries)
     ]
     told = start.card.get("thresholds", "not told")
-    return replace(bundle, decode=start.decode), {
-        **card,
+    card = {
+        **bundle.card,
         **theirs,
         "started_from": {"name": start.name, "sha256": start.sha256},
         "thresholds": f"Threshold and calibration are those of {start.name}: {told}",
     }
+    return replace(bundle, decode=start.decode, card=card)
 
 
 def quality(found: EvaluationResult) -> dict[str, dict[str, float | None]]:

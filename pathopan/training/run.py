@@ -13,7 +13,7 @@ from pathopan.classes import BREAST
 from pathopan.errors import IncompatibleBundle
 from pathopan.network.bundle import Bundle, find_bundle, load_bundle
 from pathopan.training.card import write_model_card
-from pathopan.training.finish import describe_training, write_bundle
+from pathopan.training.finish import inherit, write_bundle
 from pathopan.training.folds import CURVES, read_report, report_folds, train_fold
 from pathopan.training.recipe import Recipe, read_notes, read_recipe, read_samples
 from pathopan.training.train import describe, train, trained_minutes
@@ -67,8 +67,11 @@ def train_bundle(
     if curves and (find_bundle(str(recipe.start_from)) / curves).is_file():
         pictures.append(find_bundle(str(recipe.start_from)) / curves)
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
-    bundle = replace(bundle, card=notes | describe_training(recipe, samples, minutes=trained_minutes(out)))
-    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, report=report, start=start)
+    bundle = replace(bundle, card=notes)
+    if start:
+        bundle = inherit(start, bundle)
+    minutes = trained_minutes(out)
+    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report)
     for picture in pictures:
         shutil.copyfile(picture, out / "bundle" / picture.name)
     write_model_card(out / "bundle")  # which shows pictures that are there

@@ -95,13 +95,15 @@ def test_a_report_needs_all_folds(tmp_path):
 
 def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(report, out, tmp_path):
     draft, net = load_bundle(out / "fold-0" / "bundle")
-    saved = write_bundle(tmp_path / "bundle", RECIPE, SAMPLES, bundle=draft, net=net, report=report)
+    saved = write_bundle(tmp_path / "bundle", RECIPE, SAMPLES, bundle=draft, net=net, minutes=1, report=report)
     assert saved.decode.min_centre == report["decode"]["min_centre"]
     assert saved.decode.class_temperature == report["decode"]["class_temperature"]
     assert saved.card["folds"] == report["folds"]
     assert (tmp_path / "bundle" / "MODEL_CARD.md").is_file()
     with pytest.raises(ConfigError, match="is of another recipe"):
-        write_bundle(tmp_path / "other", replace(RECIPE, seed=5), SAMPLES, bundle=draft, net=net, report=report)
+        write_bundle(
+            tmp_path / "other", replace(RECIPE, seed=5), SAMPLES, bundle=draft, net=net, minutes=1, report=report
+        )
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathopan.network.targets import DecodeRules
 from pathopan.training import finish
 from pathopan.training import train as room
 from pathopan.training.batches import CropStream
-from pathopan.training.finish import describe_training, measure, set_threshold, write_bundle
+from pathopan.training.finish import measure, set_threshold, write_bundle
 from pathopan.training.recipe import DEFAULT_RECIPE, Recipe, read_recipe
 from pathopan.training.train import describe, learning_rate, nucleus_weights, train
 
@@ -230,8 +230,7 @@ def test_it_overfits_a_handful_of_tiles_and_the_bundle_knows(tmp_path, monkeypat
     assert found.value("detection_f1") > 0.9
     held = [sample(9, group="held")]
     aside = replace(recipe, hold_out=["held"])
-    bundle = replace(bundle, card=describe_training(aside, samples + held, minutes=1))
-    saved = write_bundle(tmp_path / "bundle", aside, samples + held, bundle=bundle, net=net)
+    saved = write_bundle(tmp_path / "bundle", aside, samples + held, bundle=bundle, net=net, minutes=1)
     assert load_bundle(tmp_path / "bundle")[0] == saved
     assert saved.card["held_out"]["images"] == 1
     assert saved.card["held_out"]["quality"]["detection_f1 all"]["value"] > 0.8
