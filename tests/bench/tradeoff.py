@@ -80,12 +80,16 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.2), layout="constrained")
+    times = [row["ms_per_tile"] for row in rows]
+    ticks = [ms for ms in (10, 20, 30, 50, 100, 150, 200, 500, 1000) if 0.8 * min(times) < ms < 1.2 * max(times)]
     panels = ("BRCA-M2C class_f1 mean", "BRCA-M2C detection_f1 all", "CoNSeP pq all")
     for axes, key in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for name in VARIANTS:
             line = [row for row in rows if row["network"] == name]
             axes.plot([row["ms_per_tile"] for row in line], [row[key] for row in line], marker="o", label=name)
         axes.set_xscale("log")
+        axes.set_xticks(ticks, labels=map(str, ticks))
+        axes.set_xticks([], minor=True)
         axes.set(title=key.replace("_", " "), xlabel=f"ms a {TILE_PX} px tile; right: four mirror images")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(VARIANTS), frameon=False)
     figure.savefig(path, dpi=90)
