@@ -23,7 +23,6 @@ from pathopan.inference.child import Answer, Child, Tell, unheard
 from pathopan.manifest import SlideEntry
 from pathopan.record import align, readable_time
 from pathopan.slide import Slide, check_mpp, open_slide
-from pathopan.slide.open import mpp_to_give
 from pathopan.tiler.grid import make_grid
 from pathopan.tiler.select import select_tiles
 from pathopan.tiler.tissue import find_tissue
@@ -188,9 +187,7 @@ def check_slide(entry: SlideEntry, engine: Any, settings: CheckSettings, tell: T
     started = time.monotonic()
     found = SlideCheck(entry.slide_id, entry.path)
     try:
-        with open_slide(
-            entry.path, slide_id=entry.slide_id, slide_mpp=mpp_to_give(entry.path, entry.mpp, entry.mpp_if_missing)
-        ) as slide:
+        with open_slide(entry.path, slide_id=entry.slide_id, slide_mpp=entry.mpp_to_give()) as slide:
             info = slide.info
             found = replace(found, size_l0=info.size_l0, mpp=info.mpp_l0[0], levels=len(info.downsamples))
             found = replace(found, warnings=info.warnings)
@@ -232,7 +229,7 @@ def _measure(entry: SlideEntry, engine: Any, settings: CheckSettings) -> tuple[s
         open_slide,
         entry.path,
         slide_id=entry.slide_id,
-        slide_mpp=mpp_to_give(entry.path, entry.mpp, entry.mpp_if_missing),
+        slide_mpp=entry.mpp_to_give(),
     )
     with opened() as slide:
         tissue = find_tissue(slide, mpp=config.tiler.tissue_mpp, min_tissue_um2=config.tiler.min_tissue_um2)

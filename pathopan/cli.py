@@ -172,12 +172,11 @@ def info(paths: Paths, slide_mpp: Mpp = None, recursive: Recursive = False) -> N
     """
     from pathopan.manifest import find_slides
     from pathopan.slide import open_slide
-    from pathopan.slide.open import mpp_to_give
 
     failed = False
     for entry in find_slides(paths, recursive=recursive, slide_mpp=slide_mpp):
         try:
-            given = mpp_to_give(entry.path, entry.mpp, entry.mpp_if_missing)
+            given = entry.mpp_to_give()
             with open_slide(entry.path, slide_id=entry.slide_id, slide_mpp=given) as slide:
                 found = slide.info
         except SlideError as error:

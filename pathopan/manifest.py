@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pathopan.errors import ConfigError, ManifestError
+from pathopan.errors import ConfigError, ManifestError, MissingMpp, SlideError
 from pathopan.files import check_regular
-from pathopan.slide.open import slide_name
+from pathopan.slide.open import open_slide, slide_name
 
 SLIDE_SUFFIXES = frozenset(
     [
@@ -50,6 +50,21 @@ class SlideEntry:
     mpp: float | None = None  # um per level-0 pixel, in place of what the file says
     mpp_if_missing: float | None = None  # the same, if the file says nothing
     named: str = ""  # what the manifest calls it, where that can be no name of a folder
+
+    def mpp_to_give(self) -> float | None:
+        """Say which mpp to open the slide with: the one given, none if its file says it, else the one for then.
+
+        Files that cannot be read need none: opening them tells what is wrong.
+        """
+        if self.mpp is not None or self.mpp_if_missing is None:
+            return self.mpp
+        try:
+            open_slide(self.path).close()
+        except MissingMpp:
+            return self.mpp_if_missing
+        except SlideError:
+            pass
+        return None
 
 
 def find_slides(paths: Sequence[Path], *, recursive: bool = False, slide_mpp: float | None = None) -> list[SlideEntry]:

@@ -41,7 +41,6 @@ from pathopan.objects import measure_nuclei
 from pathopan.outputs import later_prints
 from pathopan.record import SlideRecord, fingerprint
 from pathopan.slide import Slide, SlideInfo, check_mpp, open_slide, read_overview
-from pathopan.slide.open import mpp_to_give
 from pathopan.stitcher.audit import SeamCounter
 from pathopan.stitcher.ngff import Version, open_panoptic
 from pathopan.stitcher.nuclei import MergedNuclei, merge_rows, tile_rows
@@ -124,7 +123,7 @@ class Job:
     @cached_property
     def mpp(self) -> float | None:
         """The mpp that the slide is opened with, if its file does not tell."""
-        return mpp_to_give(self.entry.path, self.entry.mpp, self.entry.mpp_if_missing)
+        return self.entry.mpp_to_give()
 
     @cached_property
     def prints(self) -> dict[str, str]:

@@ -18,7 +18,6 @@ from pathopan.network.bundle import list_bundles
 from pathopan.pipeline import write_run_files
 from pathopan.privacy import PRIVATE, write_slides
 from pathopan.record import SlideRecord
-from pathopan.slide.open import mpp_to_give
 from pathopan.spread import Spread
 from pathopan.stages import (
     Engine,
@@ -81,10 +80,7 @@ def plan_run(entries: list[SlideEntry], settings: RunSettings) -> None:
     tissue = settings.tissue.absolute() if settings.tissue else None
     placed = replace(settings, bundle=bundle, tissue=tissue)
     settings.out.mkdir(parents=True, exist_ok=True)
-    entries = [
-        replace(entry, mpp=mpp_to_give(entry.path, entry.mpp, entry.mpp_if_missing), mpp_if_missing=None)
-        for entry in entries
-    ]
+    entries = [replace(entry, mpp=entry.mpp_to_give(), mpp_if_missing=None) for entry in entries]
     write_slides(settings.out, entries, tissue=tissue, anonymous=settings.config.export.anonymous)
     engine = Engine(bundle, settings.config, device=settings.device)
     write_run_files(placed, describe_engine(engine), entries)

@@ -7,7 +7,7 @@ from pathlib import Path
 import openslide
 import tifffile
 
-from pathopan.errors import MissingMpp, SlideError, UnreadableSlide
+from pathopan.errors import UnreadableSlide
 from pathopan.files import check_regular
 from pathopan.slide.array import open_image
 from pathopan.slide.base import Slide
@@ -57,22 +57,6 @@ def open_slide(path: Path | str, *, slide_id: str | None = None, slide_mpp: floa
     except ArithmeticError as error:
         msg = f"{file}: damaged: it has a level without pixels, or numbers that are none ({error}). Copy the file again"
         raise UnreadableSlide(msg) from error
-
-
-def mpp_to_give(path: Path, given: float | None, if_missing: float | None) -> float | None:
-    """Say which mpp a slide has to be opened with: the one given, none if its file says it, else the one for then.
-
-    Files that cannot be read need none: opening them tells what is wrong.
-    """
-    if given is not None or if_missing is None:
-        return given
-    try:
-        open_slide(path).close()
-    except MissingMpp:
-        return if_missing
-    except SlideError:
-        pass
-    return None
 
 
 def slide_name(path: Path) -> str:
