@@ -12,9 +12,10 @@ from typing import Any
 
 from pathopan.batch import Failure, RunSettings, describe_failure, note_failure, open_record
 from pathopan.files import remove_leftovers
-from pathopan.inference.runtime import check_device
+from pathopan.inference.runtime import check_device, resolve_device
+from pathopan.inference.shards import ShardPlan
 from pathopan.manifest import SlideEntry
-from pathopan.outputs import export_to_files, find_place, is_complete
+from pathopan.outputs import Place, export_to_files, find_place, is_complete
 from pathopan.privacy import forget_paths, without_path
 from pathopan.record import SlideRecord
 from pathopan.scoring import score_to_files
@@ -24,6 +25,7 @@ from pathopan.stages import (
     Job,
     Predict,
     Progress,
+    Tiling,
     is_stitched,
     predict_shards,
     predict_slide,
@@ -54,7 +56,7 @@ class Attempts:
         check_device(settings.device, settings.config.inference.runtime)
         self._settings = settings
         self._engine = Engine(settings.bundle, settings.config, device=settings.device)
-        self.described = describe_engine(self._engine)
+        self.described = {**describe_engine(self._engine), "overlap": overlaps(settings)}
         self._predict: Predict = predict_shards
         if settings.gpus:
             spread = Spread(
@@ -67,7 +69,9 @@ class Attempts:
             atexit.register(spread.close)
             self._predict = spread.predict
 
-    def __call__(self, entry: SlideEntry, run: dict[str, Any], progress: Progress) -> tuple[Failure | None, bool]:
+    def __call__(
+        self, entry: SlideEntry, run: dict[str, Any], progress: Progress, *, finish: bool = True
+    ) -> tuple[Failure | None, bool]:
         """Run one slide; turn what goes wrong into a failure and note it in the slide's record.
 
         Parameters
@@ -78,6 +82,8 @@ class Attempts:
             What ``run.json`` holds, for the slide's page.
         progress : callable
             Told (stage, done, total).
+        finish : bool
+            If not, only the tiles are looked at; another call does the rest, in whichever process.
 
         Returns
         -------
@@ -96,7 +102,10 @@ class Attempts:
         record = None
         try:
             record = open_record(self._settings, entry)
-            return None, self._run(entry, record, run, told)
+            job = self._begin(entry, record)
+            if not finish:
+                return None, look_at_slide(job, record, told, predict=self._predict)
+            return None, self._finish(job, record, run, told)
         except Exception as error:  # noqa: BLE001 (whatever one slide does, the others are done)
             failure = describe_failure(entry, reached, error)
             if record is not None:
@@ -105,21 +114,31 @@ class Attempts:
                     self._forget(entry, record)
             return failure, False
 
-    def _run(self, entry: SlideEntry, record: SlideRecord, run: dict[str, Any], progress: Progress) -> bool:
+    def _begin(self, entry: SlideEntry, record: SlideRecord) -> Job:
         settings, folder = self._settings, record.path.parent
         remove_leftovers(folder)
         if settings.overwrite and "stages" in record.entries:
             record.entries["stages"] = {}
-        job = Job(entry, settings.config, self._engine, folder, workers=settings.workers, tissue=settings.tissue)
+        return Job(entry, settings.config, self._engine, folder, workers=settings.workers, tissue=settings.tissue)
+
+    def _finish(self, job: Job, record: SlideRecord, run: dict[str, Any], progress: Progress) -> bool:
         ran = run_slide(job, record, progress, run=run, predict=self._predict)
         if record.entries.pop("failure", None):
             record.write()
-        self._forget(entry, record)
+        self._forget(job.entry, record)
         return ran
 
     def _forget(self, entry: SlideEntry, record: SlideRecord) -> None:
         if self._settings.config.export.anonymous:
             forget_paths(record, entry.path)
+
+
+def overlaps(settings: RunSettings) -> bool:
+    """Say whether slides are finished beside the network: on a GPU, which would wait, and not within 3 GiB on a CPU."""
+    asked = settings.config.inference
+    if asked.overlap == "auto":
+        return resolve_device(settings.device, asked.runtime).startswith("cuda")
+    return asked.overlap == "always"
 
 
 @contextlib.contextmanager
@@ -149,8 +168,9 @@ def heard_warnings() -> Iterator[list[str]]:
 def _keep_warnings(job: Job, record: SlideRecord, told: list[str]) -> None:
     """Enter warnings into a slide's record, each once; they name files, which not everybody may read."""
     if told:
-        texts = [without_path(text, job.entry.path, job.entry.slide_id) for text in dict.fromkeys(told)]
-        record.notes("stitch")["reader_warnings"] = texts[:MAX_WARNINGS]
+        notes = record.notes("tile")
+        texts = [without_path(text, job.entry.path, job.entry.slide_id) for text in told]
+        notes["reader_warnings"] = list(dict.fromkeys([*notes.get("reader_warnings", []), *texts]))[:MAX_WARNINGS]
         record.write()
 
 
@@ -182,20 +202,12 @@ def run_slide(
     SlideError
         If the slide cannot be read, has no mpp, or is too coarse.
     """
-    place = find_place(
-        job.entry.slide_id,
-        job.folder,
-        record,
-        taxonomy=job.taxonomy,
-        config=job.config,
-        stitch_print=job.prints["stitch"],
-    )
+    place = _place(job, record)
     if is_complete(place, record):
         return False
     if not is_stitched(job, record):
         with heard_warnings() as told:
-            tiling = tile_slide(job, record)
-            plan = predict_slide(job, tiling, record, progress, predict=predict)
+            tiling, plan = _look(job, record, progress, predict)
             progress("stitch", len(tiling.tiles), len(tiling.tiles))
             stitch_slide(job, tiling, plan, record, progress=progress)
         _keep_warnings(job, record, told)
@@ -204,3 +216,41 @@ def run_slide(
     progress("export", 0, 1)
     export_to_files(place, record, run=run)
     return True
+
+
+def look_at_slide(job: Job, record: SlideRecord, progress: Progress, *, predict: Predict = predict_shards) -> bool:
+    """Take one slide through the stages that need the network; :func:`run_slide` then finds its tiles looked at.
+
+    Returns
+    -------
+    bool
+        False if the slide is complete.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read, has no mpp, or is too coarse.
+    """
+    if is_complete(_place(job, record), record):
+        return False
+    if not is_stitched(job, record):
+        with heard_warnings() as told:
+            _look(job, record, progress, predict)
+        _keep_warnings(job, record, told)
+    return True
+
+
+def _look(job: Job, record: SlideRecord, progress: Progress, predict: Predict) -> tuple[Tiling, ShardPlan]:
+    tiling = tile_slide(job, record)
+    return tiling, predict_slide(job, tiling, record, progress, predict=predict)
+
+
+def _place(job: Job, record: SlideRecord) -> Place:
+    return find_place(
+        job.entry.slide_id,
+        job.folder,
+        record,
+        taxonomy=job.taxonomy,
+        config=job.config,
+        stitch_print=job.prints["stitch"],
+    )

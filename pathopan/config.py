@@ -68,6 +68,9 @@ class InferenceConfig:
     precision: str = "auto"  # auto | float32 | bfloat16
     batch_size: int = 1  # tiles in one forward pass
     shard_tiles: int = 16  # tiles whose predictions are written together; what a crash can cost
+    overlap: str = (
+        "auto"  # always | never: a second process finishes a slide beside the next; auto: where there is a GPU
+    )
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -78,6 +81,10 @@ class InferenceConfig:
         _require(
             self.precision in ("auto", "float32", "bfloat16"),
             f"inference.precision is {self.precision!r}: auto, float32 or bfloat16",
+        )
+        _require(
+            self.overlap in ("auto", "always", "never"),
+            f"inference.overlap is {self.overlap!r}: auto, always or never",
         )
         _require(1 <= self.batch_size <= 1_024, "inference.batch_size must lie in 1..1,024")
         _require(1 <= self.shard_tiles <= 100_000, "inference.shard_tiles must lie in 1..100,000")

@@ -53,6 +53,7 @@ class LineWatcher:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._current = _Current()
+        self._names = dict[str, str]()  # by slide: one may end while the next is being watched
 
     def __enter__(self) -> Self:
         """Start watching."""
@@ -65,7 +66,8 @@ class LineWatcher:
 
     def slide(self, slide_id: str, number: int, total: int) -> None:
         """Write that a slide begins."""
-        _begin(self._current, f"[{number}/{total}] {slide_id}")
+        self._names[slide_id] = f"[{number}/{total}] {slide_id}"
+        _begin(self._current, self._names[slide_id])
         self._write(self._current.name)
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -77,7 +79,7 @@ class LineWatcher:
 
     def finished(self, slide_id: str, text: str) -> None:
         """Write how a slide ended."""
-        self._write(f"{self._current.name or slide_id}: {text}")
+        self._write(f"{self._names.get(slide_id, slide_id)}: {text}")
 
     def _write(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -115,7 +117,7 @@ class BarWatcher:
     def slide(self, slide_id: str, number: int, total: int) -> None:
         """Begin a slide's bar."""
         _begin(self._current, slide_id)
-        self._bars.update(self._slides, completed=number - 1, total=total)
+        self._bars.update(self._slides, total=total)
         self._bars.reset(self._tiles, description=slide_id, total=None, rate="")
 
     def progress(self, stage: str, done: int, total: int) -> None:

@@ -30,7 +30,7 @@ ORIGINAL = "score.original.json"
 DEFINITIONS = 2
 """Raised when the same slide and settings give other scores than before: a run that goes on scores all slides again."""
 
-_OF_ONE_CALL = ("started", "command", "cpus", "workers")
+_OF_ONE_CALL = ("started", "command", "cpus", "workers", "overlap")
 """What ``run.json`` tells of one call, and no result depends on: a slide's page is the same without it."""
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pathopan.batch import (
     Failure,
@@ -23,7 +24,8 @@ from pathopan.classes import Taxonomy
 from pathopan.config import save_config
 from pathopan.errors import ProcessDied, ProcessStalled
 from pathopan.files import remove_leftovers
-from pathopan.inference.child import Answer, Child, Tell
+from pathopan.inference.child import Answer, Child, Tell, unheard
+from pathopan.inference.ordered import ordered_map
 from pathopan.locks import hold_folder
 from pathopan.manifest import SlideEntry
 from pathopan.privacy import forget_paths
@@ -32,6 +34,14 @@ from pathopan.status import ProgressFile
 
 Attempt = tuple[Failure | None, bool]
 """Why a slide has no score, if so, and whether there was anything to do."""
+
+
+class Request(NamedTuple):
+    """What whoever runs slides is asked for."""
+
+    entry: SlideEntry
+    run: dict[str, Any]  # what run.json holds
+    finish: bool = True  # if not, the tiles are looked at, and that is all
 
 
 class Worker(Protocol):
@@ -79,11 +89,11 @@ def start_attempts(settings: RunSettings) -> tuple[dict[str, Any], Answer]:
     from pathopan.attempt import Attempts  # with torch, which the parent of a child never loads
 
     attempts = Attempts(settings)
-    return attempts.described, lambda request, tell: attempts(request[0], request[1], tell)
+    return attempts.described, lambda request, tell: attempts(request.entry, request.run, tell, finish=request.finish)
 
 
 def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: Listener) -> Outcome:
-    """Run slides one after the other; whatever one of them does, the rest are done.
+    """Run slides one after the other, or overlapping by one; whatever one of them does, the rest are done.
 
     Parameters
     ----------
@@ -118,10 +128,12 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
         described = worker.greeting()
         run = write_run_files(settings, described, entries)
         heard = stack.enter_context(ProgressFile(settings.out, entries, listener))
+        finisher = None
+        if described.get("overlap") and settings.isolate and len(entries) > 1:
+            then = replace(settings, overwrite=False, gpus=())  # the first process sees to both
+            finisher = stack.enter_context(closing(open_worker(then, lock)))
         done, skipped, failures = 0, 0, []
-        for number, entry in enumerate(entries, start=1):
-            heard.slide(entry.slide_id, number, len(entries))
-            failure, ran = _attempt(worker, (entry, run), settings, heard)
+        for entry, (failure, ran) in _attempts(entries, run, settings, heard, worker, finisher):
             if failure:
                 failures.append(failure)
                 heard.finished(entry.slide_id, f"failed at {failure.stage}: {failure.message}")
@@ -132,16 +144,42 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
     return Outcome(done, skipped, tuple(failures), tuple(notes))
 
 
-def _attempt(
-    worker: Worker, request: tuple[SlideEntry, dict[str, Any]], settings: RunSettings, listener: Listener
-) -> Attempt:
+def _attempts(
+    entries: Sequence[SlideEntry],
+    run: dict[str, Any],
+    settings: RunSettings,
+    listener: Listener,
+    worker: Worker,
+    finisher: Worker | None,
+) -> Iterator[tuple[SlideEntry, Attempt]]:
+    """Run slides in turn; where there is a second process, it finishes each while the first looks at the next."""
+
+    def looked() -> Iterator[tuple[SlideEntry, Attempt]]:
+        for number, entry in enumerate(entries, start=1):
+            listener.slide(entry.slide_id, number, len(entries))
+            request = Request(entry, run, finish=finisher is None)
+            yield entry, _attempt(worker, request, settings, listener.progress)
+
+    if finisher is None:
+        yield from looked()
+        return
+
+    def finished(item: tuple[SlideEntry, Attempt]) -> tuple[SlideEntry, Attempt]:
+        entry, (failure, to_do) = item
+        done = failure is not None or not to_do
+        return item if done else (entry, _attempt(finisher, Request(entry, run), settings, unheard))
+
+    yield from ordered_map(finished, looked(), workers=1, ahead=1, abandon=finisher.close)
+
+
+def _attempt(worker: Worker, request: Request, settings: RunSettings, hear: Tell) -> Attempt:
     """Run one slide; where its process dies, once more in a fresh one, which goes on from what is written."""
     reached = "open"
 
     def told(stage: str, done: int, total: int) -> None:
         nonlocal reached
         reached = stage
-        listener.progress(stage, done, total)
+        hear(stage, done, total)
 
     for last in (False, True):
         try:
@@ -149,13 +187,13 @@ def _attempt(
         except ProcessDied as error:
             if not last and not isinstance(error, ProcessStalled):
                 continue
-            failure = describe_failure(request[0], reached, error)
+            failure = describe_failure(request.entry, reached, error)
             with contextlib.suppress(OSError):
-                record = open_record(settings, request[0])
+                record = open_record(settings, request.entry)
                 remove_leftovers(record.path.parent)
                 note_failure(record, failure, error.log)
                 if settings.config.export.anonymous:
-                    forget_paths(record, request[0].path)
+                    forget_paths(record, request.entry.path)
             return failure, False
         else:
             return found

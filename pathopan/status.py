@@ -36,6 +36,7 @@ class _Progress:
     started: str
     slides: list[str]
     current: str = ""
+    finishing: str = ""  # the slide before it, if that has not ended
     stage: str = ""
     tiles_done: int = 0
     tiles: int = 0
@@ -67,8 +68,8 @@ class ProgressFile:
     def slide(self, slide_id: str, number: int, total: int) -> None:
         """Hear that a slide begins."""
         progress = self._progress
-        progress.current, progress.stage, progress.tiles_done, progress.tiles = slide_id, "open", 0, 0
-        progress.finished, progress.seconds = number - 1, time.monotonic() - self._began
+        progress.finishing, progress.current = progress.current, slide_id
+        progress.stage, progress.tiles_done, progress.tiles = "open", 0, 0
         self._write()
         self._listener.slide(slide_id, number, total)
 
@@ -83,6 +84,13 @@ class ProgressFile:
 
     def finished(self, slide_id: str, text: str) -> None:
         """Hear how it ended."""
+        progress = self._progress
+        progress.finished, progress.seconds = progress.finished + 1, time.monotonic() - self._began
+        if progress.current == slide_id:
+            progress.current = ""
+        else:
+            progress.finishing = ""
+        self._write()
         self._listener.finished(slide_id, text)
 
     def _write(self) -> None:
@@ -153,13 +161,22 @@ def read_status(out: Path) -> RunStatus:
     return RunStatus(slides, alive, who, pace, left)
 
 
+def _running(name: str, told: dict[str, Any]) -> str:
+    """Say how far a slide is that is being run; nothing of others."""
+    if told.get("finishing") == name:
+        return "stitch, score, export"
+    if told.get("current") != name:
+        return ""
+    tiles = f", tile {told.get('tiles_done')} of {told.get('tiles')}" if told.get("tiles") else ""
+    return f"{told.get('stage')}{tiles}"
+
+
 def _slide_status(out: Path, name: str, told: dict[str, Any]) -> SlideStatus:
     folder = out / "slides" / name
     record = read_json(folder / "record.json")
     record = record if isinstance(record, dict) else {}
-    if told.get("current") == name:
-        tiles = f", tile {told.get('tiles_done')} of {told.get('tiles')}" if told.get("tiles") else ""
-        return SlideStatus(name, "running", f"{told.get('stage')}{tiles}")
+    if running := _running(name, told):
+        return SlideStatus(name, "running", running)
     failure, stages = record.get("failure"), record.get("stages")
     if isinstance(failure, dict):
         return SlideStatus(name, "failed", f"{failure.get('stage')}: {failure.get('message')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -101,3 +102,29 @@ def truth_run(tmp_path_factory: pytest.TempPathFactory, synthetic_slide) -> Path
         outcome = run_cohort([SlideEntry("S-1", synthetic_slide.path)], settings, LineWatcher(log))
     assert outcome.done == 1, outcome.failures
     return folder / "run"
+
+
+@pytest.fixture
+def small_bundle(tmp_path: Path) -> Path:
+    """A bundle whose tiles are small."""
+    import oracle
+
+    from pathopan.network.bundle import save_bundle
+
+    description = oracle.tiny_bundle(step=512, halo=64)
+    save_bundle(tmp_path / "bundle", description, oracle.tiny_net(description))
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def small_slides(tmp_path: Path, synthetic_slide):
+    """Make slides of given names."""
+    from pathopan.manifest import SlideEntry
+
+    def make(*names):
+        (tmp_path / "slides").mkdir(exist_ok=True)
+        for name in names:
+            shutil.copy(synthetic_slide.path, tmp_path / "slides" / f"{name}.tif")
+        return [SlideEntry(name, tmp_path / "slides" / f"{name}.tif") for name in names]
+
+    return make

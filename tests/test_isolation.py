@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 import dangers
 import pandas as pd
 import pytest
-from oracle import tiny_bundle, tiny_net
 
 from pathopan.batch import RunSettings
 from pathopan.config import Config
@@ -20,8 +18,6 @@ from pathopan.console import LineWatcher
 from pathopan.errors import FolderInUse, ProcessDied, ProcessStalled, ResultError
 from pathopan.inference.child import Child
 from pathopan.locks import hold_folder, is_held
-from pathopan.manifest import SlideEntry
-from pathopan.network.bundle import save_bundle
 from pathopan.pipeline import run_cohort
 from pathopan.status import describe_status, read_status
 
@@ -41,26 +37,6 @@ def open_files():
     """Files, pipes and sockets that this process holds."""
     links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     return sorted(str(link) for link in links if not str(link).startswith("/proc/"))
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    description = tiny_bundle(step=512, halo=64)
-    save_bundle(tmp_path / "bundle", description, tiny_net(description))
-    return tmp_path / "bundle"
-
-
-@pytest.fixture
-def slides(tmp_path, synthetic_slide):
-    """Make slides of given names."""
-
-    def make(*names):
-        (tmp_path / "slides").mkdir(exist_ok=True)
-        for name in names:
-            shutil.copy(synthetic_slide.path, tmp_path / "slides" / f"{name}.tif")
-        return [SlideEntry(name, tmp_path / "slides" / f"{name}.tif") for name in names]
-
-    return make
 
 
 def test_one_child_answers_until_it_dies_and_then_another_does():
@@ -94,11 +70,11 @@ def test_a_child_that_says_nothing_is_ended():
 
 
 @pytest.mark.slow
-def test_a_slide_that_hangs_is_given_up_and_one_that_is_slow_is_not(tmp_path, bundle, slides, monkeypatch):
+def test_a_slide_that_hangs_is_given_up_and_one_that_is_slow_is_not(tmp_path, small_bundle, small_slides, monkeypatch):
     monkeypatch.setattr("pathopan.pipeline.open_worker", dangers.open_light)
-    settings = RunSettings(tmp_path / "out", bundle, Config(), patience_s=dangers.SLOW_S - 4)
+    settings = RunSettings(tmp_path / "out", small_bundle, Config(), patience_s=dangers.SLOW_S - 4)
     started = time.monotonic()
-    outcome = run_cohort(slides("hangs", "slow"), settings, LineWatcher(sys.stdout))
+    outcome = run_cohort(small_slides("hangs", "slow"), settings, LineWatcher(sys.stdout))
     assert time.monotonic() - started < 120
     assert (outcome.skipped, [failure.slide_id for failure in outcome.failures]) == (1, ["hangs"])
     row = pd.read_csv(tmp_path / "out" / "failures.csv").iloc[0]
@@ -113,10 +89,10 @@ def test_what_start_raises_is_raised_here():
 
 
 @pytest.mark.timeout(900)
-def test_a_slide_that_kills_its_process_fails_alone(tmp_path, bundle, slides, monkeypatch, capsys):
+def test_a_slide_that_kills_its_process_fails_alone(tmp_path, small_bundle, small_slides, monkeypatch, capsys):
     monkeypatch.setattr("pathopan.pipeline.open_worker", dangers.open_dangerous)
-    entries = slides("crashes", "fine", "once")
-    settings = RunSettings(tmp_path / "out", bundle, Config())
+    entries = small_slides("crashes", "fine", "once")
+    settings = RunSettings(tmp_path / "out", small_bundle, Config())
     outcome = run_cohort(entries, settings, LineWatcher(sys.stdout))
     assert (outcome.done, outcome.skipped, len(outcome.failures)) == (2, 0, 1)
     table = pd.read_csv(tmp_path / "out" / "failures.csv").set_index("slide_id")
@@ -135,9 +111,9 @@ def test_a_slide_that_kills_its_process_fails_alone(tmp_path, bundle, slides, mo
 
 
 @pytest.mark.timeout(900)
-def test_in_line_and_in_a_child_the_result_is_the_same(tmp_path, bundle, slides, monkeypatch, truth_run):
+def test_in_line_and_in_a_child_the_result_is_the_same(tmp_path, small_bundle, small_slides, monkeypatch, truth_run):
     monkeypatch.setattr("pathopan.pipeline.open_worker", dangers.open_dangerous)
-    run_cohort(slides("S-1"), RunSettings(tmp_path / "out", bundle, Config()), LineWatcher(sys.stdout))
+    run_cohort(small_slides("S-1"), RunSettings(tmp_path / "out", small_bundle, Config()), LineWatcher(sys.stdout))
     for name in ("score.json", "nuclei.parquet", "regions.parquet", "S-1.regions.geojson"):
         ours, theirs = ((out / "slides" / "S-1" / name).read_bytes() for out in (tmp_path / "out", truth_run))
         assert ours == theirs, name
@@ -212,11 +188,11 @@ cli.main()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_stopped_in_the_middle_the_child_ends_and_the_lock_is_free(tmp_path, bundle, slides, number, code):
-    slides("hangs")
+def test_stopped_in_the_middle_the_child_ends_and_the_lock_is_free(tmp_path, small_bundle, small_slides, number, code):
+    small_slides("hangs")
     out = tmp_path / "out"
     names = {"tests": str(Path(__file__).parent), "slides": str(tmp_path / "slides"), "out": str(out)}
-    script = _RUN.format(**names, bundle=str(bundle))
+    script = _RUN.format(**names, bundle=str(small_bundle))
     process = subprocess.Popen(
         [sys.executable, "-c", script], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -239,7 +215,7 @@ def test_stopped_in_the_middle_the_child_ends_and_the_lock_is_free(tmp_path, bun
     assert [(s.slide_id, s.state) for s in read_status(out).slides] == [("hangs", "waiting")]
 
 
-def test_what_a_reader_warns_of_stands_in_the_record_and_on_the_page(tmp_path, bundle, slides, monkeypatch):
+def test_what_a_reader_warns_of_stands_in_the_record_and_on_the_page(tmp_path, small_bundle, small_slides, monkeypatch):
     import logging
 
     import oracle
@@ -254,9 +230,9 @@ def test_what_a_reader_warns_of_stands_in_the_record_and_on_the_page(tmp_path, b
 
     monkeypatch.setattr("pathopan.stages.open_slide", warning)
     monkeypatch.setattr("pathopan.stages.open_runtime", lambda *_args, **_kwargs: oracle.OracleRuntime())
-    run_cohort(slides("S-1"), RunSettings(tmp_path / "out", bundle, Config()), LineWatcher(sys.stdout))
+    run_cohort(small_slides("S-1"), RunSettings(tmp_path / "out", small_bundle, Config()), LineWatcher(sys.stdout))
     folder = tmp_path / "out" / "slides" / "S-1"
-    assert json.loads((folder / "record.json").read_text())["stages"]["stitch"]["reader_warnings"] == [
+    assert json.loads((folder / "record.json").read_text())["stages"]["tile"]["reader_warnings"] == [
         "tifffile: S-1: odd tag 7"
     ]
     assert "odd tag 7" in (folder / "report.html").read_text()

@@ -68,6 +68,7 @@ class Child:
         self._patience_s = patience_s
         self._keep_open = keep_open
         self._running = [_launch(start, keep_open)]
+        self._closed = False
 
     def greeting(self) -> Any:
         """Wait until the child is ready.
@@ -100,6 +101,8 @@ class Child:
             If the child died of it. The next request starts another one.
         ProcessStalled
             If it said nothing for ``patience_s``, and was killed.
+        KeyboardInterrupt
+            If another thread closed it meanwhile.
         """
         self.greeting()
         process = self._running[0]
@@ -118,6 +121,8 @@ class Child:
                 log = self._bury()
                 msg = f"nothing happened for {patience_s:.0f} s, and its process was ended"
                 raise ProcessStalled(msg, log=log) from None
+            if message is _DIED and self._closed:
+                raise KeyboardInterrupt
             if message is _DIED:
                 code = process.popen.wait()
                 raise ProcessDied(describe_exit(code), log=self._bury())
@@ -137,6 +142,7 @@ class Child:
 
     def close(self) -> None:
         """End the child: it may clean up, but not for long."""
+        self._closed = True
         while self._running:
             process = self._running.pop()
             process.end(grace_s=_GRACE_S + 1)

@@ -14,7 +14,12 @@ ResultT = TypeVar("ResultT")
 
 
 def ordered_map(
-    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, workers: int, ahead: int | None = None
+    function: Callable[[ItemT], ResultT],
+    items: Iterable[ItemT],
+    *,
+    workers: int,
+    ahead: int | None = None,
+    abandon: Callable[[], None] = lambda: None,
 ) -> Generator[ResultT, None, None]:
     """Apply a function to each item in threads; yield the results in the items' order.
 
@@ -29,6 +34,8 @@ def ordered_map(
         Threads; 0 is plain ``map``.
     ahead : int, optional
         Items in flight; one more than ``workers`` by default.
+    abandon : callable
+        Called when an error or an interruption ends the map early, before the threads at work are waited for.
 
     Examples
     --------
@@ -48,6 +55,9 @@ def ordered_map(
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        except BaseException:
+            abandon()
+            raise
         finally:
             for future in pending:
                 future.cancel()

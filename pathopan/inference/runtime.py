@@ -155,6 +155,13 @@ def check_device(device: str, runtime: str = "auto") -> None:
         raise RuntimeUnavailable(msg)
 
 
+def resolve_device(device: str, runtime: str = "auto") -> str:
+    """Say what ``auto`` stands for on this machine: ``cuda`` where torch sees a GPU and may use it, else ``cpu``."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() and runtime != "openvino" else "cpu"
+
+
 def open_runtime(
     net: nn.Module,
     bundle: Bundle,
@@ -187,10 +194,8 @@ def open_runtime(
         If the device or the runtime asked for is not there.
     """
     check_device(device, runtime)
-    kind = device.partition(":")[0]
-    if device == "auto":
-        kind = device = "cuda" if torch.cuda.is_available() and runtime != "openvino" else "cpu"
-    if runtime == "torch" or kind == "cuda":
+    device = resolve_device(device, runtime)
+    if runtime == "torch" or device.startswith("cuda"):
         return TorchRuntime(net, bundle, device=device, precision=precision, crop=crop)
     try:
         return OpenVinoRuntime(net, bundle, precision=precision, crop=crop)
