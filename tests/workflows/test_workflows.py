@@ -64,7 +64,7 @@ def test_a_dry_run_shows_one_job_a_stage_and_shard(cohort):
     code, told = dry_run(cohort)
     assert code == 0, told
     counts = dict(re.findall(r"^(\w+) +(\d+)$", told, flags=re.MULTILINE))
-    expected = {"tile": 3, "predict": 6, "stitch": 3, "score": 3, "export": 3, "cohort": 1, "total": 20}
+    expected = {"tile": 3, "predict": 6, "stitch": 3, "score": 3, "export": 3, "cohort": 1, "settings": 8, "total": 28}
     assert {name: int(counts[name]) for name in expected} == expected
 
 

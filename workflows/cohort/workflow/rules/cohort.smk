@@ -15,8 +15,6 @@ rule cohort:
         f"{OUT}/logs/cohort.log",
     params:
         out=run_folder,
-        bundle=config["bundle"],
-        settings=overrides(),
     shell:
         "pathopan tables {params.out:q} > {log:q} 2>&1"
 

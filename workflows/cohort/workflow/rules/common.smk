@@ -1,3 +1,4 @@
+import json
 import subprocess
 from pathlib import Path
 
@@ -7,6 +8,11 @@ from snakemake.exceptions import WorkflowError
 validate(config, "../schemas/config.schema.yaml")
 OUT = config["outdir"]
 STATE = f"{OUT}/state/{{slide}}"
+FOLLOWED = {
+    **config["settings"],
+    "bundle": config["bundle"],
+    "device": config["device"],
+}
 slides = pd.read_csv(config["slides"], dtype={"slide_id": str, "path": str})
 validate(slides, "../schemas/slides.schema.yaml")
 if slides["slide_id"].str.lower().duplicated().any():
@@ -40,9 +46,14 @@ def parts(wildcards):
     return [f"{folder}/predict.{i}-of-{count}.json" for i in range(1, count + 1)]
 
 
-def settings(*rooms):
-    """The settings that a stage follows: if they change, it is done again, and so is what rests on it."""
-    return {room: config["settings"].get(room, {}) for room in rooms}
+def follows(*names):
+    """Files that say what a stage follows: if one changes, the stage is done again, and so is what rests on it."""
+    return [f"{OUT}/state/.settings/{name}.json" for name in names]
+
+
+def setting(wildcards):
+    """What such a file says."""
+    return json.dumps(FOLLOWED.get(wildcards.name, {}), sort_keys=True)
 
 
 def overrides():

@@ -5,6 +5,7 @@
 rule tile:
     input:
         slide_file,
+        follows("bundle", "tiler"),
     output:
         f"{STATE}/tile.json",
     log:
@@ -12,8 +13,6 @@ rule tile:
     params:
         out=run_folder,
         mpp=stated_mpp,
-        bundle=config["bundle"],
-        settings=settings("tiler"),
     shell:
         "pathopan tile {params.out:q} --slide {wildcards.slide:q} > {log:q} 2>&1"
 
@@ -21,6 +20,7 @@ rule tile:
 rule predict:
     input:
         f"{STATE}/tile.json",
+        follows("device", "inference", "stitcher"),
     output:
         f"{STATE}/predict.{{shard}}-of-{{shards}}.json",
     log:
@@ -31,8 +31,6 @@ rule predict:
         gpu_manufacturer="nvidia",
     params:
         out=run_folder,
-        device=config["device"],
-        settings=settings("inference", "stitcher"),
     shell:
         "pathopan predict {params.out:q} --slide {wildcards.slide:q}"
         " --shard {wildcards.shard}/{wildcards.shards} --workers {threads} > {log:q} 2>&1"
@@ -41,13 +39,13 @@ rule predict:
 rule stitch:
     input:
         parts,
+        follows("stitcher", "export"),
     output:
         f"{STATE}/stitch.json",
     log:
         f"{OUT}/logs/stitch/{{slide}}.log",
     params:
         out=run_folder,
-        settings=settings("stitcher", "export"),
     shell:
         "pathopan stitch {params.out:q} --slide {wildcards.slide:q} > {log:q} 2>&1"
 
@@ -55,13 +53,13 @@ rule stitch:
 rule score:
     input:
         f"{STATE}/stitch.json",
+        follows("objects", "scores"),
     output:
         f"{STATE}/score.json",
     log:
         f"{OUT}/logs/score/{{slide}}.log",
     params:
         out=run_folder,
-        settings=settings("objects", "scores"),
     shell:
         "pathopan score {params.out:q} --slide {wildcards.slide:q} > {log:q} 2>&1"
 
@@ -69,12 +67,29 @@ rule score:
 rule export:
     input:
         f"{STATE}/score.json",
+        follows("export"),
     output:
         f"{STATE}/export.json",
     log:
         f"{OUT}/logs/export/{{slide}}.log",
     params:
         out=run_folder,
-        settings=settings("export"),
     shell:
         "pathopan export {params.out:q} --slide {wildcards.slide:q} > {log:q} 2>&1"
+
+
+# Settings are files and no params: the provenance of a job that outlives Snakemake (killed, its node lost) is never
+# written, and a change would pass it by. These are written where Snakemake itself runs.
+localrules:
+    settings,
+
+
+rule settings:
+    output:
+        f"{OUT}/state/.settings/{{name}}.json",
+    log:
+        f"{OUT}/logs/settings/{{name}}.log",
+    params:
+        setting=setting,
+    shell:
+        "printf '%s' {params.setting:q} > {output:q} 2> {log:q}"
