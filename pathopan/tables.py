@@ -148,7 +148,13 @@ _REGION_BASE = (
     Column("region_id", "int", "", "1 upwards in row-major order of first pixels"),
     Column("class", "str", "", "region class"),
     Column("class_id", "int", "", "its id in the taxonomy"),
-    Column("area_mm2", "float", "mm2", "area of the region's pixels, which is that of the outline"),
+    Column(
+        "area_mm2",
+        "float",
+        "mm2",
+        "area of the region's pixels, which is that of the outline; what is excluded within it, by hand or by the buffer,"
+        " counts here, as do its nuclei",
+    ),
     Column("n_nuclei", "int", "", "nuclei whose centroid lies in the region"),
 )
 

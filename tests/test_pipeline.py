@@ -173,6 +173,16 @@ def test_a_changed_score_setting_redoes_the_scores_only(tmp_path, finished, trut
     assert halved == pytest.approx(whole / 2)
 
 
+def test_other_definitions_of_the_scores_redo_them(tmp_path, finished, truth_bundle, synthetic_slide, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    monkeypatch.setattr("pathopan.outputs.DEFINITIONS", 10_000)
+    outcome, listener = run(out, truth_bundle, {"truth": synthetic_slide.path})
+    assert outcome.done == 1
+    assert [heard for heard in listener.heard if heard[0] in ("predict", "score")] == [("score", 0, 1)]
+    assert_same(tables(out), tables(finished))
+
+
 def test_bad_slides_fail_alone_with_reason_and_remedy(tmp_path, truth_bundle, synthetic_slide):
     (tmp_path / "empty.svs").write_bytes(b"")
     (tmp_path / "broken.svs").write_bytes(synthetic_slide.path.read_bytes()[:5_000])
