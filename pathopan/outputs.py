@@ -12,6 +12,7 @@ import numpy as np
 
 from pathopan.calibration import StoredCalibration, applied_calibration
 from pathopan.classes import Taxonomy
+from pathopan.collecting import collecting_rarely
 from pathopan.config import Config
 from pathopan.definitions import definitions
 from pathopan.edits import edit_print, load_edit
@@ -92,6 +93,7 @@ def is_complete(place: Place, record: SlideRecord) -> bool:
     )
 
 
+@collecting_rarely()
 def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -> None:
     """Write GeoJSON for QuPath and the slide's page."""
     if record.is_current("export", place.prints["export"], place.export_files):

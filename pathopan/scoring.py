@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pathopan.calibration import calibrated
+from pathopan.collecting import collecting_rarely
 from pathopan.config import Config
 from pathopan.edits import Edit, edit_map, load_edit
 from pathopan.errors import ResultError
@@ -31,6 +32,7 @@ _PLACED = ("region_id", "compartment", "distance_to_tumor_um")
 RulesT = TypeVar("RulesT", CompartmentRules, ScoreRules)
 
 
+@collecting_rarely()
 def score_to_files(place: Place, record: SlideRecord, *, stability: bool = False) -> None:
     """Find objects and score them; writes ``nuclei.parquet``, ``regions.parquet`` and ``score.json``.
 

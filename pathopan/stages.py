@@ -18,6 +18,7 @@ import pandas as pd
 import shapely
 
 from pathopan.classes import Taxonomy
+from pathopan.collecting import collecting_rarely
 from pathopan.config import Config
 from pathopan.errors import ConfigError, UnreadableSlide
 from pathopan.export.parquet_parts import GeoParquetWriter
@@ -318,6 +319,7 @@ def shard_folder(job: Job) -> Path:
     return job.folder / "shards" / f"{job.prints['predict']}-{job.config.inference.shard_tiles}"
 
 
+@collecting_rarely()
 def stitch_slide(
     job: Job, tiling: Tiling, plan: ShardPlan, record: SlideRecord, *, progress: Progress = unheard
 ) -> None:

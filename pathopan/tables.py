@@ -152,7 +152,7 @@ _REGION_BASE = (
         "area_mm2",
         "float",
         "mm2",
-        "area of the region's pixels, which is that of the outline; what is excluded within it, by hand or by the buffer,"
+        "area of the region's pixels, which is that of the outline; what is excluded within it, by hand or by a buffer,"
         " counts here, as do its nuclei",
     ),
     Column("n_nuclei", "int", "", "nuclei whose centroid lies in the region"),

@@ -6,6 +6,7 @@ a second import replaces and does not double. Every polygon is one that QuPath 0
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import uuid
@@ -99,7 +100,22 @@ def object_uuid(slide_id: str, kind: Literal["nucleus", "region"], number: int) 
     >>> object_uuid("S1", "nucleus", 7)
     '7491219e-8f8f-5272-a510-46fc11a0e70e'
     """
-    return str(uuid.uuid5(NAMESPACE, f"{slide_id}/{kind}/{number}"))
+    (found,) = object_uuids(slide_id, kind, [number])
+    return found
+
+
+def object_uuids(slide_id: str, kind: Literal["nucleus", "region"], numbers: Iterable[int]) -> Iterator[str]:
+    """Give the ids of many objects: each what :func:`uuid.uuid5` makes of ``slide_id/kind/number``, in less time.
+
+    A name-based UUID is the SHA-1 of namespace and name, cut to 16 bytes, less six bits that tell the kind of UUID
+    (RFC 9562, section 5.5).
+    """
+    begun = hashlib.sha1(NAMESPACE.bytes + f"{slide_id}/{kind}/".encode(), usedforsecurity=False)
+    for number in numbers:
+        one = begun.copy()
+        one.update(b"%d" % number)
+        text = one.hexdigest()
+        yield f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:32]}"
 
 
 def write_nuclei_geojson(
@@ -246,13 +262,12 @@ def _nucleus_features(
     """Make the Feature of each row, ``None`` where its outline cannot be saved."""
     classes = _classes(chunk["class_id"], {c.id: c for c in taxonomy.nuclei}, taxonomy)
     looks = {c.id: {"name": c.qupath, "color": qupath_color(c)} for c in taxonomy.nuclei}
-    rows = zip(
-        chunk["nucleus_id"].tolist(), geometries, classes, _measurements(chunk, NUCLEUS_MEASUREMENTS), strict=True
-    )
+    ids = object_uuids(slide_id, "nucleus", chunk["nucleus_id"].tolist())
+    rows = zip(ids, geometries, classes, _measurements(chunk, NUCLEUS_MEASUREMENTS), strict=True)
     return [
         {
             "type": "Feature",
-            "id": object_uuid(slide_id, "nucleus", number),
+            "id": identity,
             "geometry": geometry,
             "properties": {
                 "objectType": "detection",
@@ -262,7 +277,7 @@ def _nucleus_features(
         }
         if geometry is not None
         else None
-        for number, geometry, kind, measurements in rows
+        for identity, geometry, kind, measurements in rows
     ]
 
 
@@ -321,9 +336,12 @@ def _classes(ids: pd.Series, known: Mapping[int, Any], taxonomy: Taxonomy) -> li
 
 def _measurements(chunk: pd.DataFrame, names: Mapping[str, str]) -> Iterator[dict[str, float]]:
     """Give each row's finite numbers under the names that QuPath shows; a missing value is left out."""
-    found = [column for column in names if column in chunk.columns]
+    found = [column for column in names if column in chunk.columns and chunk[column].notna().any()]
     shown = [names[column] for column in found]
     values = [_rounded(chunk[column]) for column in found]
+    if all(np.isfinite(column).all() for column in values):
+        yield from (dict(zip(shown, row, strict=True)) for row in zip(*values, strict=True))
+        return
     for row in zip(*values, strict=True):
         yield {name: value for name, value in zip(shown, row, strict=True) if math.isfinite(value)}
 

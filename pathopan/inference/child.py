@@ -68,7 +68,7 @@ class Child:
         self._patience_s = patience_s
         self._keep_open = keep_open
         self._running = [_launch(start, keep_open)]
-        self._closed = False
+        self._closed = threading.Event()
 
     def greeting(self) -> Any:
         """Wait until the child is ready.
@@ -121,7 +121,7 @@ class Child:
                 log = self._bury()
                 msg = f"nothing happened for {patience_s:.0f} s, and its process was ended"
                 raise ProcessStalled(msg, log=log) from None
-            if message is _DIED and self._closed:
+            if message is _DIED and self._closed.is_set():
                 raise KeyboardInterrupt
             if message is _DIED:
                 code = process.popen.wait()
@@ -142,7 +142,7 @@ class Child:
 
     def close(self) -> None:
         """End the child: it may clean up, but not for long."""
-        self._closed = True
+        self._closed.set()
         while self._running:
             process = self._running.pop()
             process.end(grace_s=_GRACE_S + 1)

@@ -22,7 +22,9 @@ from scipy.sparse.csgraph import connected_components
 from pathopan.geometry import Grid
 
 IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+
+_X, _Y = "_centroid_x", "_centroid_y"
+"""Columns that candidates have while they are merged."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,14 @@ def _merge_row(
     """Take a row of tiles, the next of which is known, and give what is final."""
     top = np.inf if next_row is None else float(next_row * grid.step - grid.offset[1])
     reach, least_y = top - grid.halo, top - margin_px  # of anything that the rows from there on can hold
-    pool = _joined([*held.waiting, candidates])
+    pool = _joined([*held.waiting, _with_centroids(candidates)])
     keep, waits = _judge(pool, grid, reach, margin_px=margin_px, max_overlap=max_overlap)
     waiting, ready = pool[waits], _joined([*held.ready, pool[keep & ~waits]])
     if len(waiting):
-        least_y = min(least_y, float(_centroids(waiting)[1].min()))
-    x, y = _centroids(ready)
+        least_y = min(least_y, float(waiting[_Y].min()))
+    x, y = ready[_X].to_numpy(), ready[_Y].to_numpy()
     order = np.lexsort((ready["tile_index"], -ready["prob"].to_numpy(), x, y))
-    merged = ready.iloc[order[y[order] < least_y]].reset_index(drop=True)
+    merged = ready.drop(columns=[_X, _Y]).iloc[order[y[order] < least_y]].reset_index(drop=True)
     merged.insert(0, "nucleus_id", np.arange(1, len(merged) + 1, dtype=np.int64) + held.count)
     after = _Held((waiting,), (ready[y >= least_y],), held.count + len(merged))
     tops = [shapely.bounds(part.geometry.to_numpy())[:, 1] for part in (*after.waiting, *after.ready)]
@@ -146,8 +148,7 @@ def _judge(
     pool: gpd.GeoDataFrame, grid: Grid, reach: float, *, margin_px: float, max_overlap: float
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Say which candidates stay, and which cannot be judged yet: they or their twins reach into later rows."""
-    x, y = _centroids(pool)
-    order = np.lexsort((x, y, pool["tile_index"], -pool["prob"].to_numpy()))
+    order = np.lexsort((pool[_X], pool[_Y], pool["tile_index"], -pool["prob"].to_numpy()))
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     pairs = duplicate_pairs(pool, grid, rank, margin_px=margin_px, max_overlap=max_overlap)
@@ -168,9 +169,10 @@ def _joined(tables: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(pd.concat(kept, ignore_index=True), crs=None) if len(kept) > 1 else kept[0]
 
 
-def _centroids(table: gpd.GeoDataFrame) -> tuple[FloatArray, FloatArray]:
+def _with_centroids(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Add where each candidate lies: it is asked for as long as the candidate waits."""
     centroid = shapely.centroid(table.geometry.to_numpy())
-    return shapely.get_x(centroid), shapely.get_y(centroid)
+    return table.assign(**{_X: shapely.get_x(centroid), _Y: shapely.get_y(centroid)})
 
 
 def duplicate_pairs(

@@ -6,15 +6,19 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pathopan.classes import BREAST
 from pathopan.errors import ConfigError, SchemaError
 from pathopan.export.annotations import match_region_classes, read_regions_geojson
 from pathopan.export.geojson import (
+    NAMESPACE,
     Ground,
     Written,
     find_piece_paths,
     object_uuid,
+    object_uuids,
     write_nuclei_geojson,
     write_regions_geojson,
 )
@@ -242,3 +246,19 @@ def test_a_missing_file_and_unknown_classes_are_told(tmp_path):
     )
     with pytest.raises(ConfigError, match="annotations of no class, 'Vessel'; set one of"):
         match_region_classes(drawn, BREAST)
+
+
+@given(st.text(max_size=20), st.lists(st.integers(0, 2**40), max_size=20))
+def test_ids_are_those_of_the_standard_library(slide_id, numbers):
+    expected = [str(uuid.uuid5(NAMESPACE, f"{slide_id}/nucleus/{number}")) for number in numbers]
+    assert list(object_uuids(slide_id, "nucleus", numbers)) == expected
+
+
+def test_a_number_that_some_nuclei_lack_is_left_out_of_theirs_alone(tmp_path):
+    two = nuclei(shapely.box(0, 0, 8, 8), shapely.box(20, 0, 28, 8))
+    for distances, expected in (([1.5, np.nan], [True, False]), ([np.nan] * 2, [False] * 2), ([1.5, 2.5], [True] * 2)):
+        path = tmp_path / "a.geojson.gz"
+        write_nuclei_geojson(path, two.assign(distance_to_tumor_um=distances), taxonomy=BREAST, slide_id="S")
+        measured = [feature["properties"]["measurements"] for feature in read(path)]
+        assert ["Distance to tumor um" in one for one in measured] == expected
+        assert all("Nucleus ID" in one for one in measured)
