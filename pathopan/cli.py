@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pathopan import cli_batch, cli_jobs
+from pathopan import cli_batch, cli_jobs, cli_training
 from pathopan.config import Format, NgffVersion, NucleusForm, load_config
 from pathopan.errors import PathopanError, SlideError
 from pathopan.options import (
@@ -45,6 +45,7 @@ app = typer.Typer(
 
 app.add_typer(cli_batch.app)
 app.add_typer(cli_jobs.app)
+app.add_typer(cli_training.app)
 
 Nuclei = Annotated[NucleusForm | None, typer.Option("--nuclei", help="How nuclei go into GeoJSON: export.nuclei.")]
 Ngff = Annotated[NgffVersion | None, typer.Option("--ngff", help="OME-Zarr version: export.ngff.")]
@@ -189,81 +190,6 @@ def info(paths: Paths, slide_mpp: Mpp = None, recursive: Recursive = False) -> N
             f"{entry.slide_id}\t{found.vendor}\t{size} px\t{mpp} um/px\t{len(found.downsamples)} levels\t{notes}"
         )
     raise typer.Exit(1 if failed else 0)
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe in the package, or a YAML file.")],
-    data: Annotated[Path, typer.Option(help="Folder with the recipe's data sets.")],
-    out: Out,
-    device: Device = "auto",
-    workers: Workers = 1,
-    start_from: Annotated[str | None, typer.Option(help="Fine-tune this bundle.")] = None,
-    folds: Annotated[Path | None, typer.Option(help="Folder of the recipe's `crossvalidate`: its figures.")] = None,
-) -> None:
-    """Train a network and write its bundle to OUT/bundle; the same command again resumes after a stop.
-
-    Example: pathopan train breast-he-3 --data ../shared/data --out runs/breast-he-3 --folds runs/folds
-    """
-    from pathopan.training.run import train_bundle
-
-    bundle = train_bundle(recipe, data, out, device=device, workers=workers, start_from=start_from, folds=folds)
-    for name, figure in bundle.card.get("held_out", {}).get("quality", {}).items():
-        typer.echo(f"{name}\t{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})")
-    typer.echo(f"bundle: {out / 'bundle'}")
-
-
-@app.command()
-def crossvalidate(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe in the package, or a YAML file.")],
-    data: Annotated[Path, typer.Option(help="Folder with the recipe's data sets.")],
-    out: Out,
-    fold: Annotated[
-        int | None, typer.Option(min=0, help="Train this fold only, such as on a machine of its own.")
-    ] = None,
-    device: Device = "auto",
-    workers: Workers = 1,
-) -> None:
-    """Train a recipe's folds, split by patient, and report what each says of images it never saw; resumes.
-
-    Example: pathopan crossvalidate breast-he-3 --data ../shared/data --out runs/folds
-    """
-    from pathopan.training.run import cross_validate
-
-    report = cross_validate(recipe, data, out, fold=fold, device=device, workers=workers)
-    for found in (report or {"folds": []})["folds"]:
-        typer.echo(f"{found['dataset']}: {found['images']} images of {found['patients']} patients")
-        for name, figure in found["quality"].items():
-            typer.echo(f"  {name}\t{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})")
-    typer.echo(f"{out / f'fold-{fold}'} is complete" if report is None else f"report: {out / 'folds.json'}")
-
-
-@app.command()
-def evaluate(
-    dataset: Annotated[str, typer.Argument(help="Name of a data set, such as brca_m2c or consep.")],
-    root: Annotated[Path, typer.Argument(help="Its folder.")],
-    bundle: BundleName = DEFAULT_BUNDLE,
-    predictions: Annotated[Path | None, typer.Option(help="Judge the predictions in this folder instead.")] = None,
-    only: Annotated[Path | None, typer.Option(help="Text file that lists the images to use, a line each.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, charts and sheets.")] = None,
-    sheets: Annotated[int, typer.Option(min=0, help="Sheets of the best, median and worst images each.")] = 2,
-    device: Device = "auto",
-) -> None:
-    """Measure a bundle, or anyone's predictions, on a data set: PQ, SQ, RQ, AJI, Dice, detection and class F1.
-
-    Example: pathopan evaluate brca_m2c ../shared/data/brca_m2c --only ../shared/data/brca_m2c/val.txt -o judged
-    """
-    from pathopan.evaluation import open_trial
-    from pathopan.evaluation_page import Wording, write_evaluation
-    from pathopan.metrics import evaluate as judge
-
-    trial = open_trial(dataset, root, bundle=bundle, predictions=predictions, only=only, device=device)
-    found = judge(trial.pairs(), taxonomy=trial.taxonomy)
-    typer.echo(found.summary.round(4).to_string(index=False))
-    if out:
-        wording = Wording(f"{trial.who} on {dataset}", f"{len(found.images)} images of {root}", each=sheets)
-        page = write_evaluation(found, out, pairs_of=trial.pairs, taxonomy=trial.taxonomy, wording=wording)
-        typer.echo(f"look at: {page}")
 
 
 @app.command()

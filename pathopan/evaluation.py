@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pathopan.classes import BREAST, Taxonomy
 from pathopan.datasets import read_dataset
-from pathopan.datasets.derived import derive_regions
+from pathopan.datasets.derived import derive_missing_regions
 from pathopan.datasets.sample import Sample
 from pathopan.errors import DatasetError
 from pathopan.metrics import EvaluationResult, Prediction, evaluate, read_prediction
 from pathopan.segment import Segmenter
+
+log = logging.getLogger(__name__)
+
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs")
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Trial:
     who: str  # the bundle's name, or the folder of predictions
     taxonomy: Taxonomy
     predict: Callable[[Sample], Prediction]
-    only: frozenset[str] | None = None  # sample ids
+    only: frozenset[str] | None = None  # sample ids, or the last parts of their paths
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the reader
 
     def pairs(self, wanted: Collection[str] | None = None) -> Iterator[tuple[Sample, Prediction]]:
         """Yield each image with its prediction, or only the images of the given names.
@@ -34,16 +42,17 @@ class Trial:
         DatasetError
             If the data set is missing or malformed, or no image is left.
         """
-        left = None if wanted is None else set(wanted)
+        left, missed = None if wanted is None else set(wanted), set(self.only or ())
         count = 0
-        for sample in read_dataset(self.name, self.root):
-            if self.only is not None and sample.sample_id not in self.only:
+        for sample in read_dataset(self.name, self.root, taxonomy=self.taxonomy, **self.options):
+            names = {sample.sample_id, Path(sample.sample_id).name}
+            if self.only is not None and not names & self.only:
                 continue
             if left is not None and sample.sample_id not in left:
                 continue
             count += 1
-            classified = sample.region is None and (sample.nuclei["class_id"] > 0).any()
-            truth = derive_regions(sample) if classified else sample
+            missed -= names
+            truth = derive_missing_regions(sample, taxonomy=self.taxonomy)
             yield truth, self.predict(truth)
             if left is not None:
                 left.discard(sample.sample_id)
@@ -54,6 +63,8 @@ class Trial:
                 ", after the list of --only" * bool(self.only)
             )
             raise DatasetError(msg)
+        if missed:
+            log.warning("no image of %s has these names of --only: %s", self.root, ", ".join(sorted(missed)))
 
 
 def open_trial(
@@ -64,6 +75,7 @@ def open_trial(
     predictions: Path | None = None,
     only: Path | None = None,
     device: str = "auto",
+    options: Mapping[str, Any] | None = None,
 ) -> Trial:
     """Get ready to judge a bundle, or a folder of predictions, on a data set.
 
@@ -78,26 +90,28 @@ def open_trial(
     predictions : Path, optional
         Folder of predictions, see :func:`pathopan.metrics.read_prediction`.
     only : Path, optional
-        Text file with the names of the images to use.
+        Text file with the names of the images to use, a line each: a sample's id or the name of its file.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    options : mapping of str to any, optional
+        Of the reader; see :func:`reader_options`.
 
     Raises
     ------
     DatasetError
-        If the list of images cannot be read, or no reader has the name.
+        If the list of images cannot be read, or no reader has the name or the options.
     BundleError
         If the bundle cannot be loaded.
     """
-    read_dataset(name, root)
+    given = dict(options or {})
+    read_dataset(name, root, **given)
     names = None if only is None else _names(only)
     if predictions is not None:
         folder = predictions
-        return Trial(
-            name, root, str(folder), BREAST, lambda s: read_prediction(folder, s.sample_id, taxonomy=BREAST), names
-        )
+        read = partial(read_prediction, folder, taxonomy=BREAST)
+        return Trial(name, root, str(folder), BREAST, lambda sample: read(sample.sample_id), names, given)
     segmenter = Segmenter(bundle, device=device)
-    return Trial(name, root, segmenter.bundle.name, segmenter.bundle.taxonomy, segmenter.predict, names)
+    return Trial(name, root, segmenter.bundle.name, segmenter.bundle.taxonomy, segmenter.predict, names, given)
 
 
 def evaluate_dataset(
@@ -125,9 +139,39 @@ def evaluate_dataset(
     return evaluate(trial.pairs(), taxonomy=trial.taxonomy)
 
 
+def reader_options(*, slide_mpp: float | None, class_names: Sequence[str]) -> dict[str, Any]:
+    """Give a reader's options as the command line has them.
+
+    Parameters
+    ----------
+    slide_mpp : float, optional
+        Micrometres per pixel of images that do not say.
+    class_names : sequence of str
+        ``THEIRS=OURS``: what a class of the data set is called in the taxonomy; nothing after ``=`` is unlabelled.
+
+    Raises
+    ------
+    DatasetError
+        If one has no ``=``.
+
+    Examples
+    --------
+    >>> reader_options(slide_mpp=None, class_names=["Nest=tumor", "Fold="])
+    {'slide_mpp': None, 'names': {'Nest': 'tumor', 'Fold': ''}}
+    """
+    pairs = [text.partition("=") for text in class_names]
+    if wrong := [theirs for theirs, equals, _ in pairs if not (theirs and equals)]:
+        msg = f"--class-name {wrong[0]!r} must read THEIRS=OURS, such as Nest=tumor"
+        raise DatasetError(msg)
+    names = {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
+    return {"slide_mpp": slide_mpp, "names": names or None}
+
+
 def _names(listed: Path) -> frozenset[str]:
     try:
-        return frozenset(Path(line).stem for line in listed.read_text(encoding="utf-8").split())
+        lines = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{listed}: cannot be read as a list of images: {error}"
         raise DatasetError(msg) from error
+    suffixes = ((Path(line).suffix, line) for line in lines)
+    return frozenset(line.removesuffix(end) if end.lower() in _IMAGE_SUFFIXES else line for end, line in suffixes)

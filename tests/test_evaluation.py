@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from oracle import tiny_bundle, tiny_net
 from typer.testing import CliRunner
 
+from pathopan.classes import BREAST
 from pathopan.cli import app
+from pathopan.datasets import read_dataset
+from pathopan.datasets.derived import derive_missing_regions
 from pathopan.errors import DatasetError
-from pathopan.evaluation import evaluate_dataset, open_trial
+from pathopan.evaluation import evaluate_dataset, open_trial, reader_options
+from pathopan.network.bundle import save_bundle
 
 NAMES = ("TCGA-A1-A0SK-01_1", "TCGA-A1-A0SK-01_2", "TCGA-B2-B0SK-01_1")
 POINTS = [(10, 10, 1), (40, 12, 2), (20, 50, 3), (50, 50, 1)]  # y, x, class of BRCA-M2C
@@ -67,3 +75,56 @@ def test_a_trial_reads_no_further_than_the_images_asked_for(data):
     assert [truth.sample_id for truth, _ in trial.pairs([NAMES[1]])] == [NAMES[1]]
     with pytest.raises(DatasetError, match="expected rows"):
         list(trial.pairs())
+
+
+def test_names_with_blanks_and_folders_can_be_listed(data, tmp_path, caplog):
+    listed = tmp_path / "some.txt"
+    listed.write_text(f"{NAMES[0]}\nroi a/{NAMES[1]} [1, 2].png\n\n{NAMES[2]}.png\n")
+    done = run("brca_m2c", data, "--predictions", data / "predicted", "--only", listed, "-o", data / "judged")
+    assert done.exit_code == 0
+    assert pd.read_csv(data / "judged" / "images.csv")["sample_id"].tolist() == [NAMES[0], NAMES[2]]
+    assert f"no image of {data} has these names of --only: roi a/{NAMES[1]} [1, 2]" in caplog.text
+
+
+def test_labels_are_read_in_the_classes_of_the_bundle(data):
+    kinds = ("lymphocyte", "tumor", "stromal", "plasma_cell")
+    roles = {"lymphocyte": "til", "plasma_cell": "til", "tumor": "tumor", "stromal": "stromal"}
+    nuclei = tuple(
+        replace(BREAST.nucleus(roles[name]), id=number, name=name) for number, name in enumerate(kinds, start=1)
+    )
+    bundle = tiny_bundle(taxonomy=replace(BREAST, name="other", nuclei=nuclei), step=64, halo=32)
+    save_bundle(data / "bundle", bundle, tiny_net(bundle))
+    trial = open_trial("brca_m2c", data, bundle=data / "bundle", device="cpu")
+    truth, _ = next(trial.pairs())
+    assert truth.nuclei["class_id"].tolist() == [1, 2, 3, 1]
+
+
+def test_regions_are_not_derived_where_some_nuclei_are_not_labelled(data):
+    (sample,) = (s for s in read_dataset("brca_m2c", data) if s.sample_id == NAMES[0])
+    assert derive_missing_regions(sample).region_derived
+    for changed in (
+        replace(sample, labelled_nuclei=(1,)),
+        replace(sample, region=np.ones((64, 64), np.uint8)),
+        replace(sample, nuclei=sample.nuclei.assign(class_id=0)),
+    ):
+        assert derive_missing_regions(changed) is changed
+
+
+def test_a_reader_is_given_its_options_and_refuses_others(data, tmp_path):
+    (tmp_path / "own").mkdir()
+    cv2.imwrite(str(tmp_path / "own" / "case.png"), np.full((64, 64, 3), 180, np.uint8))
+    ring = [[4, 4], [40, 4], [40, 40], [4, 40], [4, 4]]
+    nest = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation", "classification": {"name": "Nest"}},
+    }
+    (tmp_path / "own" / "case.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [nest]}))
+    options = reader_options(slide_mpp=0.5, class_names=["Nest=tumor"])
+    trial = open_trial("qupath", tmp_path / "own", bundle="x", predictions=tmp_path, options=options)
+    (sample,) = read_dataset(trial.name, trial.root, **trial.options)
+    assert set(np.unique(sample.region)) == {0, 1}
+    with pytest.raises(DatasetError, match="the reader of brca_m2c has no option names, slide_mpp; it has subset"):
+        open_trial("brca_m2c", data, bundle="x", predictions=tmp_path, options=options)
+    with pytest.raises(DatasetError, match="must read THEIRS=OURS, such as Nest=tumor"):
+        reader_options(slide_mpp=None, class_names=["Nest"])

@@ -10,9 +10,12 @@ what the set did not annotate. Licence and citation travel with every sample.
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from pathopan.classes import BREAST, Taxonomy
 from pathopan.datasets import (
     bcss,
     brca_m2c,
@@ -29,7 +32,7 @@ from pathopan.datasets import (
 from pathopan.datasets.sample import Sample, Source
 from pathopan.errors import DatasetError
 
-Reader = Callable[[Path], Iterator[Sample]]
+Reader = Callable[..., Iterator[Sample]]
 
 READERS: Mapping[str, Reader] = {
     "bcss": bcss.read,
@@ -46,22 +49,39 @@ READERS: Mapping[str, Reader] = {
     "qupath": qupath.read,
     "tiger": tiger.read,
 }
-"""Name -> reader with its defaults; for its options call the module's own function."""
+"""Name -> reader."""
 
 __all__ = ["READERS", "Sample", "Source", "read_dataset"]
 
 
-def read_dataset(name: str, root: Path | str) -> Iterator[Sample]:
+def read_dataset(name: str, root: Path | str, *, taxonomy: Taxonomy = BREAST, **options: Any) -> Iterator[Sample]:
     """Yield the samples of a data set, by its name.
+
+    Parameters
+    ----------
+    name : str
+        Of a reader, see ``READERS``.
+    root : Path or str
+        The data set's folder.
+    taxonomy : Taxonomy
+        The classes that its labels are mapped to.
+    **options
+        Of that reader; those that are ``None`` are left at their defaults.
 
     Raises
     ------
     DatasetError
-        If no reader has that name, and whatever the reader raises.
+        If no reader has that name, or it has no such option, and whatever the reader raises.
     """
     if name not in READERS:
         near = difflib.get_close_matches(name, READERS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         msg = f"no reader for data set {name!r}{hint} Known: {', '.join(READERS)}"
         raise DatasetError(msg)
-    return READERS[name](Path(root))
+    reader, given = READERS[name], {key: value for key, value in options.items() if value is not None}
+    _, *known = inspect.signature(reader).parameters
+    if unknown := sorted(set(given) - set(known)):
+        has = ", ".join(option for option in known if option != "taxonomy") or "none"
+        msg = f"the reader of {name} has no option {', '.join(unknown)}; it has {has}"
+        raise DatasetError(msg)
+    return reader(Path(root), **given, **({"taxonomy": taxonomy} if "taxonomy" in known else {}))

@@ -65,6 +65,17 @@ def derive_regions(sample: Sample, *, taxonomy: Taxonomy = BREAST, rules: Deriva
     return replace(sample, region=region, region_derived=True)
 
 
+def derive_missing_regions(sample: Sample, *, taxonomy: Taxonomy = BREAST) -> Sample:
+    """Derive regions where nobody drew any, and every nucleus is labelled and has a class; else leave the sample.
+
+    Where some nuclei were not labelled, such as those of stroma in MoNuSAC, densities would tell a wrong tissue.
+    """
+    drawn = sample.region is not None and sample.region.any()
+    if drawn or sample.labelled_nuclei is not None or not (sample.nuclei["class_id"] > 0).any():
+        return sample
+    return derive_regions(sample, taxonomy=taxonomy)
+
+
 def glass(image: npt.NDArray[np.uint8], *, mpp: float, rules: DerivationRules) -> npt.NDArray[np.bool_]:
     """Find bare glass and empty lumen: bright and without texture (pale fibrous tissue is bright but textured)."""
     gray = image.mean(axis=2, dtype=np.float32)

@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     foreground_known_BHW: Tensor  # bool
     offset_B2HW: Tensor  # float
     offset_known_BHW: Tensor  # bool
+    centre_known_BHW: Tensor  # bool
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,15 @@ class LossWeights:
     region: float = 0.7
 
 
-def centre_loss(logit_BHW: Tensor, target_BHW: Tensor) -> Tensor:
-    """Cross-entropy weighted by the squared error, so that easy background counts little (Li et al., QFL, 2020)."""
+def centre_loss(logit_BHW: Tensor, target_BHW: Tensor, known_BHW: Tensor) -> Tensor:
+    """Cross-entropy weighted by the squared error, so that easy background counts little (Li et al., QFL, 2020).
+
+    Pixels of which nobody knows whether a nucleus is there do not count.
+    """
     weight = (logit_BHW.detach().sigmoid() - target_BHW) ** 2
     loss = functional.binary_cross_entropy_with_logits(logit_BHW, target_BHW, reduction="none")
-    return (weight * loss).sum() / target_BHW.sum().clamp(min=50.0)
+    known = known_BHW.to(logit_BHW.dtype)
+    return (weight * loss * known).sum() / (target_BHW * known).sum().clamp(min=50.0)
 
 
 def foreground_loss(logit_BHW: Tensor, target_BHW: Tensor, known_BHW: Tensor) -> Tensor:
@@ -90,7 +95,7 @@ def total_loss(
     """
     shape = logits.shape_BKHW.float()
     terms = {
-        "centre": centre_loss(shape[:, 0], batch.centre_BHW),
+        "centre": centre_loss(shape[:, 0], batch.centre_BHW, batch.centre_known_BHW),
         "foreground": foreground_loss(shape[:, 1], batch.foreground_BHW, batch.foreground_known_BHW),
         "offset": offset_loss(shape[:, 2:], batch.offset_B2HW, batch.offset_known_BHW),
         "nucleus": class_loss(logits.nucleus_BNHW.float(), batch.nucleus_BHW, nucleus_weight_N),

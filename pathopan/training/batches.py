@@ -22,6 +22,9 @@ from pathopan.training.augment import bare_glass, jitter_focus, jitter_light, ji
 
 PixelT = TypeVar("PixelT", bound=np.generic)
 
+_GLASS_LEVEL = 240
+"""Gray of what lies beyond a small image."""
+
 
 @dataclass(frozen=True)
 class CropRules:
@@ -47,6 +50,7 @@ class Crop:
     class_channel: npt.NDArray[np.int64]  # (N,) 1-based channel of each nucleus; 0 unknown
     instances: npt.NDArray[np.int32] | None  # ids are rows + 1
     region: npt.NDArray[np.uint8]  # region class id; 0 unknown
+    complete: bool = True  # every nucleus is labelled; if not, what lies between the labelled ones teaches nothing
     drawn: bool = True  # the outlines are a person's; predicted ones tell only which pixels share a nucleus's class
 
 
@@ -129,20 +133,26 @@ class CropStream(IterableDataset[Batch]):
 def draw_crop(
     sample: Sample, rng: np.random.Generator, *, rules: CropRules, zoom: tuple[float, float], taxonomy: Taxonomy
 ) -> Crop:
-    """Cut a random square, resample it to the network's mpp times a random zoom, flip and turn it."""
+    """Cut a random square, resample it to the network's mpp times a random zoom, flip and turn it.
+
+    An image that is too small for the square is filled up with glass, not magnified: nuclei keep their size.
+    """
     scale = sample.mpp / rules.mpp * float(np.exp(rng.uniform(*np.log(zoom))))
     height, width = sample.image.shape[:2]
-    cut = min(round(rules.side / scale), height, width)
-    x, y = int(rng.integers(width - cut + 1)), int(rng.integers(height - cut + 1))
-    scale, window = rules.side / cut, np.s_[y : y + cut, x : x + cut]
-    size = (rules.side, rules.side)
+    wanted = round(rules.side / scale)
+    cut_x, cut_y = min(wanted, width), min(wanted, height)
+    x, y = int(rng.integers(width - cut_x + 1)), int(rng.integers(height - cut_y + 1))
+    scale, window = rules.side / wanted, np.s_[y : y + cut_y, x : x + cut_x]
+    size = (max(1, round(cut_x * scale)), max(1, round(cut_y * scale)))
     flips, turns = int(rng.integers(2)), int(rng.integers(4))
 
-    def turned(array: npt.NDArray[PixelT]) -> npt.NDArray[PixelT]:
+    def turned(array: npt.NDArray[PixelT], glass: int) -> npt.NDArray[PixelT]:
+        beyond = [(0, rules.side - array.shape[0]), (0, rules.side - array.shape[1]), (0, 0)][: array.ndim]
+        array = np.pad(array, beyond, constant_values=glass)
         return np.ascontiguousarray(np.rot90(array[:, ::-1] if flips else array, turns))
 
     image = cv2.resize(sample.image[window], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    region = np.zeros(size, np.uint8)
+    region = np.zeros(size[::-1], np.uint8)
     if sample.region is not None:
         region = resize_labels(sample.region[window], size)
     points = (sample.nuclei[["x_px", "y_px"]].to_numpy() - [x, y]) * scale
@@ -153,16 +163,17 @@ def draw_crop(
         lookup = np.zeros(int(sample.instances.max(initial=0)) + 1, np.int32)
         lookup[sample.nuclei["instance_id"].to_numpy()[rows]] = np.arange(1, len(rows) + 1)
         lookup[0] = 0  # nuclei with a point and no outline all say 0, and so does the background
-        instances = turned(resize_labels(lookup[sample.instances[window]], size))
+        instances = turned(resize_labels(lookup[sample.instances[window]], size), 0)
     channels = np.zeros(256, np.int64)
     for channel, nucleus in enumerate(taxonomy.nuclei, start=1):
         channels[nucleus.id] = channel
     return Crop(
-        image=turned(image),
+        image=turned(image, _GLASS_LEVEL),
         centres_xy=centres,
         class_channel=channels[sample.nuclei["class_id"].to_numpy()[rows]],
         instances=instances,
-        region=turned(region),
+        region=turned(region, taxonomy.region_ids("background")[0]),
+        complete=sample.labelled_nuclei is None,
         drawn="outlines" not in sample.notes,
     )
 
@@ -185,6 +196,7 @@ def to_tensors(
     owner = shape.nucleus if crop.instances is None else crop.instances
     image, painted = _recolored(crop.image, rng, rules=rules, taxonomy=taxonomy)
     hidden = painted > 0
+    known = np.ones_like(hidden) if crop.complete else (shape.nucleus > 0) | hidden
     channels = _region_channels(taxonomy)
     region = channels[np.where(hidden, painted, crop.region)]
     nucleus = np.where(hidden, 0, np.concatenate([[0], crop.class_channel])[owner])
@@ -195,9 +207,10 @@ def to_tensors(
         nucleus,
         np.where(hidden, np.float32(0), shape.centre),
         np.where(hidden, np.float32(0), shape.foreground),
-        shape.foreground_known | hidden,
+        (shape.foreground_known | hidden) & known,
         shape.offset,
         shape.offset_known & ~hidden,
+        known,
     )
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
 

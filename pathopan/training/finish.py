@@ -181,6 +181,19 @@ def measure_held_out(recipe: Recipe, samples: Sequence[Sample], *, bundle: Bundl
     return {"groups": recipe.hold_out, "images": len(held_out), "quality": figures}
 
 
+def check_report(recipe: Recipe, report: dict[str, Any]) -> None:
+    """Look whether a cross-validation is of this recipe.
+
+    Raises
+    ------
+    ConfigError
+        If not.
+    """
+    if not recipe.learns_as(report["recipe"]):
+        msg = f"the cross-validation is of another recipe than {recipe.name!r} as it is now: run it again"
+        raise ConfigError(msg)
+
+
 def apply_report(
     recipe: Recipe, report: dict[str, Any], *, bundle: Bundle, card: dict[str, Any]
 ) -> tuple[Bundle, dict[str, Any]]:
@@ -191,9 +204,7 @@ def apply_report(
     ConfigError
         If another recipe was cross-validated.
     """
-    if not recipe.learns_as(report["recipe"]):
-        msg = f"the cross-validation is of another recipe than {bundle.name!r} as it is now: run it again"
-        raise ConfigError(msg)
+    check_report(recipe, report)
     return replace(bundle, decode=replace(bundle.decode, **report["decode"])), {
         **card,
         "folds": report["folds"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from math import isfinite
@@ -14,8 +15,8 @@ import yaml
 
 from pathopan.classes import BREAST, Taxonomy
 from pathopan.config import YAML_DAMAGE
-from pathopan.datasets import brca_m2c, consep, dsb2018
-from pathopan.datasets.derived import derive_regions
+from pathopan.datasets import READERS, read_dataset
+from pathopan.datasets.derived import derive_missing_regions
 from pathopan.datasets.sample import Sample
 from pathopan.errors import ConfigError
 from pathopan.files import read_file
@@ -28,6 +29,12 @@ DEFAULT_RECIPE = DEFAULT_BUNDLE
 CHECKPOINT_EVERY = 100
 """Steps between checkpoints: what a kill can cost."""
 
+
+SETS = {"brca_m2c": "brca_m2c", "consep": "consep", "dsb2018": "dsb2018_stained"}
+"""What the networks that ship learned from: name of a reader -> folder below the data folder.
+
+For a reader's options, in place of the folder: ``{folder: mine, names: {Nest: tumor}}``.
+"""
 
 NOTES = ("speed", "tradeoff", "tried", "failures")
 """Parts of a model card that people write."""
@@ -53,6 +60,7 @@ class Recipe:
     arguments: dict[str, Any] = field(default_factory=dict)
     encoder_weights: str | None = "packaged"
     start_from: str | None = None  # bundle whose weights training goes on with; folds never do, since it has seen them
+    sets: dict[str, Any] = field(default_factory=lambda: dict(SETS))  # name of a reader -> see SETS
     shares: dict[str, float] = field(default_factory=lambda: {"BRCA-M2C": 0.55, "CoNSeP": 0.33, "DSB2018": 0.12})
     zooms: dict[str, list[float]] = field(
         default_factory=lambda: {"BRCA-M2C": [0.8, 1.25], "CoNSeP": [0.9, 1.6], "DSB2018": [0.7, 1.4]}
@@ -68,7 +76,14 @@ class Recipe:
     decode: DecodeRules = field(default_factory=DecodeRules)
 
     def __post_init__(self) -> None:
-        """Check what resuming relies on."""
+        """Check what resuming relies on, and that the data sets have readers."""
+        if unknown := sorted(set(self.sets) - set(READERS)):
+            msg = f"recipe {self.name!r}: no reader for data sets {unknown}; known: {', '.join(READERS)}"
+            raise ConfigError(msg)
+        for name, place in self.sets.items():
+            if not isinstance(place["folder"] if isinstance(place, dict) and "folder" in place else place, str):
+                msg = f"recipe {self.name!r}: sets: {name} must be a folder, or a folder and options: {{folder: mine}}"
+                raise ConfigError(msg)
         if self.outline_step % CHECKPOINT_EVERY or not 0 <= self.outline_step < max(1, self.steps):
             msg = (
                 f"recipe {self.name!r}: outline_step {self.outline_step} must be a multiple of {CHECKPOINT_EVERY}, "
@@ -77,8 +92,11 @@ class Recipe:
             raise ConfigError(msg)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the form that a bundle's card stores."""
-        return asdict(self)
+        """Give the form that a bundle's card and a checkpoint store; the usual sets go without saying."""
+        told = asdict(self)
+        if self.sets == SETS:
+            del told["sets"]
+        return told
 
     def learns_as(self, stored: dict[str, Any]) -> bool:
         """Say whether a stored recipe leads to the same weights, however slides are tiled and long folds are."""
@@ -169,24 +187,36 @@ def _check_keys(stored: dict[str, Any], path: Path) -> None:
             raise ConfigError(msg)
 
 
-def read_samples(data: Path, *, taxonomy: Taxonomy = BREAST) -> list[Sample]:
-    """Read the recipe's data sets, with derived regions where nuclei have classes.
+def read_samples(data: Path, recipe: Recipe, *, taxonomy: Taxonomy = BREAST) -> list[Sample]:
+    """Read a recipe's data sets; regions are derived where nobody drew any and all nuclei have classes.
 
     Parameters
     ----------
     data : Path
-        Folder with ``brca_m2c``, ``consep`` and ``dsb2018_stained``.
+        Folder with the folders that ``recipe.sets`` names.
+    recipe : Recipe
+        Whose.
+    taxonomy : Taxonomy
+        The classes.
 
     Raises
     ------
     DatasetError
-        If one is missing or malformed.
+        If a set is missing or malformed.
+    ConfigError
+        If the recipe holds out a group that no sample is of: it would be trained on without a word.
     """
-    classified = [
-        *brca_m2c.read(data / "brca_m2c", taxonomy=taxonomy),
-        *consep.read(data / "consep", taxonomy=taxonomy),
+    samples = [
+        derive_missing_regions(sample, taxonomy=taxonomy)
+        for name, place in recipe.sets.items()
+        for sample in _read_set(name, data, place if isinstance(place, dict) else {"folder": place}, taxonomy)
     ]
-    return [
-        *(derive_regions(sample, taxonomy=taxonomy) for sample in classified),
-        *dsb2018.read(data / "dsb2018_stained"),
-    ]
+    if unknown := sorted(set(recipe.hold_out) - {sample.group for sample in samples}):
+        msg = f"recipe {recipe.name!r} holds out {', '.join(unknown)}, and {data} has no image of them"
+        raise ConfigError(msg)
+    return samples
+
+
+def _read_set(name: str, data: Path, place: dict[str, Any], taxonomy: Taxonomy) -> Iterator[Sample]:
+    options = {key: value for key, value in place.items() if key != "folder"}
+    return read_dataset(name, data / place["folder"], taxonomy=taxonomy, **options)

@@ -13,7 +13,7 @@ from pathopan.classes import BREAST
 from pathopan.errors import IncompatibleBundle
 from pathopan.network.bundle import Bundle, find_bundle, load_bundle
 from pathopan.training.card import write_model_card
-from pathopan.training.finish import inherit, write_bundle
+from pathopan.training.finish import check_report, inherit, write_bundle
 from pathopan.training.folds import CURVES, read_report, report_folds, train_fold
 from pathopan.training.recipe import Recipe, read_notes, read_recipe, read_samples
 from pathopan.training.train import describe, train, trained_minutes
@@ -36,7 +36,7 @@ def train_bundle(
     recipe_name : str
         Of a recipe in the package, or a YAML file.
     data : Path
-        Folder with ``brca_m2c``, ``consep`` and ``dsb2018_stained``.
+        Folder with the folders of the recipe's ``sets``.
     out : Path
         For the curve, the checkpoint and the bundle; a run that was stopped goes on.
     device, workers
@@ -60,8 +60,9 @@ def train_bundle(
     report = None
     if folds:
         report = read_report(folds)
+        check_report(recipe, report)
         pictures.append(folds / CURVES)
-    samples = read_samples(data)
+    samples = read_samples(data, recipe)
     start, net = _open_start(recipe)
     curves = start.card.get("calibration", {}).get("picture") if start and not report else None
     if curves and (find_bundle(str(recipe.start_from)) / curves).is_file():
@@ -117,7 +118,7 @@ def cross_validate(
         If the recipe or the data cannot be used, or there is no such fold.
     """
     recipe = read_recipe(recipe_name)
-    samples = read_samples(data)
+    samples = read_samples(data, recipe)
     for number in range(recipe.folds) if fold is None else [fold]:
         train_fold(recipe, samples, out, number, device=device, workers=workers)
     return report_folds(recipe, samples, out) if fold is None else None

@@ -31,6 +31,9 @@ from pathopan.training.batches import CropRules, CropStream
 from pathopan.training.outlines import outline_points
 from pathopan.training.recipe import CHECKPOINT_EVERY, Recipe
 
+OUTLINES = "outlines.safetensors"
+"""In a run's folder: the outlines of points by the network that it had become."""
+
 log = logging.getLogger(__name__)
 
 
@@ -161,7 +164,7 @@ def _spans(
 def _outlined(samples: Sequence[Sample], average: nn.Module, bundle: Bundle, folder: Path) -> list[Sample]:
     """Outline points by the moving average of the weights."""
     was_training = average.training
-    found = outline_points(samples, average.eval(), bundle, path=folder / "outlines.safetensors")
+    found = outline_points(samples, average.eval(), bundle, path=folder / OUTLINES)
     average.train(was_training)
     return found
 
@@ -209,6 +212,7 @@ def _step(
     weight_N: Tensor,
 ) -> dict[str, float]:
     """Go one step down and return the loss and its terms."""
+    torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout and stochastic depth are of the step, not of the start
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(step, recipe)
     place = weight_N.device
@@ -274,6 +278,7 @@ def _resume(
     curve = folder / "curve.csv"
     if not path.exists():
         curve.unlink(missing_ok=True)
+        (folder / OUTLINES).unlink(missing_ok=True)
         return 0
     with safe_open(path, framework="pt") as stored:
         metadata = stored.metadata()

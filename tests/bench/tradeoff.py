@@ -107,7 +107,8 @@ def main() -> None:
     parser.add_argument("--train", choices=VARIANTS, help="train this one only")
     parser.add_argument("--picture", type=Path)
     chosen = parser.parse_args()
-    recipe, samples = read_recipe(chosen.recipe), read_samples(chosen.data)
+    recipe = read_recipe(chosen.recipe)
+    samples = read_samples(chosen.data, recipe)
     for name in [chosen.train] if chosen.train else VARIANTS:
         short = shorten(recipe, name, chosen.steps)
         train_fold(short, samples, chosen.out / name, chosen.fold, device="cpu", workers=0)

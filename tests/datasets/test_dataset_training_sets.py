@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from pathopan.classes import BREAST
+from pathopan.classes import BREAST, NucleusClass, Taxonomy
 from pathopan.datasets import brca_m2c, consep, dsb2018
 from pathopan.datasets.derived import DerivationRules, derive_regions
 from pathopan.datasets.sample import Sample, Source, empty_nuclei
 from pathopan.errors import ConfigError, DatasetError, UnknownLabel
-from pathopan.training.recipe import read_recipe, read_samples
+from pathopan.training.recipe import Recipe, read_recipe, read_samples
 
 N_TUMOR, N_STROMAL, N_TIL, N_OTHER = (BREAST.nucleus(name).id for name in ("tumor", "stromal", "til", "other"))
 TUMOR, STROMA, DENSE, OTHER, GLASS = (
@@ -85,6 +85,46 @@ def test_brca_m2c_errors_name_the_file(tmp_path, points, kind, message):
     make_brca_m2c(tmp_path, points)
     with pytest.raises(kind, match=f"_gt_class_coords.txt: {message}"):
         list(brca_m2c.read(tmp_path))
+
+
+@pytest.mark.parametrize("points", ["1 2 1 1\n1 2 3 1\n3 3 1 1\n", "1 2 1 1\n", "1\n2\n3\n"])
+def test_brca_m2c_rows_have_three_numbers(tmp_path, points):
+    make_brca_m2c(tmp_path, points)
+    with pytest.raises(
+        DatasetError, match=r"_gt_class_coords\.txt: expected rows of 'y x class', found rows of \d num"
+    ):
+        list(brca_m2c.read(tmp_path))
+
+
+@pytest.mark.parametrize("points", ["3 5 1", "3 5 1\n", "\n3 5 1\r\n \n"])
+def test_brca_m2c_may_hold_one_nucleus(tmp_path, points):
+    make_brca_m2c(tmp_path, points)
+    (sample,) = brca_m2c.read(tmp_path)
+    assert sample.nuclei[["x_px", "y_px", "class_id"]].to_numpy().tolist() == [[5.5, 3.5, N_TIL]]
+
+
+COLOR = (1, 1, 1)
+OWN_NAMES = Taxonomy(
+    "own names",
+    BREAST.regions,
+    (NucleusClass(1, "lymphocyte", "til", COLOR, "L"), NucleusClass(2, "carcinoma", "tumor", COLOR, "C")),
+)
+"""No class is named til or tumor, and there is none for stromal and other nuclei."""
+
+
+def test_brca_m2c_in_classes_of_other_names(tmp_path):
+    make_brca_m2c(tmp_path, "3 5 1\n4 6 2\n0 0 3\n")
+    (sample,) = brca_m2c.read(tmp_path, taxonomy=OWN_NAMES)
+    assert sample.nuclei["class_id"].tolist() == [1, 2, 0]
+
+
+def test_consep_in_classes_of_other_names(tmp_path):
+    make_published_consep(tmp_path / "published", [[0, 1, 2, 3], [4, 5, 6, 7]])
+    (sample,) = consep.read(tmp_path / "published", taxonomy=OWN_NAMES)
+    assert sample.nuclei["class_id"].tolist() == [0, 1, 2, 2, 0, 0, 0]
+    make_outlined(tmp_path / "merged", [[1, 2, 3, 4]], [[1, 2, 3, 4]])
+    (sample,) = consep.read(tmp_path / "merged", taxonomy=OWN_NAMES)
+    assert sample.nuclei["class_id"].tolist() == [0, 1, 2, 0]
 
 
 def test_brca_m2c_without_a_label_file(tmp_path):
@@ -198,7 +238,7 @@ def test_the_recipe_reads_all_three_and_derives_regions_where_nuclei_have_classe
     make_brca_m2c(tmp_path / "brca_m2c", "3 5 1\n")
     make_outlined(tmp_path / "consep", np.eye(40), np.eye(40))
     make_outlined(tmp_path / "dsb2018_stained", np.eye(40))
-    samples = {sample.source.name: sample for sample in read_samples(tmp_path)}
+    samples = {sample.source.name: sample for sample in read_samples(tmp_path, Recipe("x"))}
     assert set(samples) == set(read_recipe("breast-he-1").shares)
     assert {name: sample.region_derived for name, sample in samples.items()} == {
         "BRCA-M2C": True,
@@ -209,7 +249,7 @@ def test_the_recipe_reads_all_three_and_derives_regions_where_nuclei_have_classe
 
 def test_a_missing_set_is_named(tmp_path):
     with pytest.raises(DatasetError, match=r"brca_m2c: not found"):
-        read_samples(tmp_path)
+        read_samples(tmp_path, Recipe("x"))
     assert not issubclass(DatasetError, ConfigError)
 
 

@@ -37,6 +37,7 @@ def unknown_batch(size: int = 2, side: int = 8) -> Batch:
         no,
         torch.zeros(size, 2, side, side),
         no,
+        no,
     )
 
 
@@ -51,7 +52,7 @@ def test_a_perfect_answer_costs_nearly_nothing():
     disc = (target > 0.5).float()
     known = torch.ones_like(disc, dtype=torch.bool)
     offset = random(1, 2, 16, 16)
-    assert centre_loss(centre, target) < 1e-3
+    assert centre_loss(centre, target, known) < 1e-3
     assert foreground_loss(as_logit(disc), disc, known) < 1e-3
     assert offset_loss(offset, offset, known) == 0
 
@@ -71,16 +72,18 @@ def test_wrong_answers_cost_more_than_right_ones():
     disc[0, 2:5, 2:5] = 1
     known = torch.ones_like(disc, dtype=torch.bool)
     assert foreground_loss(-as_logit(disc), disc, known) > 10
-    assert centre_loss(-as_logit(disc), disc) > 1
+    assert centre_loss(-as_logit(disc), disc, known) > 1
     assert offset_loss(torch.ones(1, 2, 8, 8), torch.zeros(1, 2, 8, 8), known) == 2, "sum of |x| and |y|"
 
 
 def test_masked_pixels_do_not_count():
     known = torch.zeros(1, 8, 8, dtype=torch.bool)
     known[:, :, :4] = True
-    first, second = random(1, 8, 8), random(1, 8, 8)
+    first, second = random(1, 8, 8), random(1, 8, 8, seed=5)
     second[:, :, :4] = first[:, :, :4]
     target = (random(1, 8, 8, seed=3) > 0).float()
+    assert centre_loss(first, target, known) == centre_loss(second, target, known)
+    assert centre_loss(first, target, known) == centre_loss(first, target * known, known)
     assert foreground_loss(first, target, known) == foreground_loss(second, target, known)
     assert foreground_loss(first, target, known) == foreground_loss(first, target * known, known)
     one, two = random(1, 2, 8, 8), random(1, 2, 8, 8, seed=9)
@@ -114,8 +117,8 @@ def test_a_batch_of_which_nothing_is_known_teaches_no_class_and_breaks_nothing()
     loss.backward()
     assert torch.isfinite(loss)
     assert {
-        name: terms[name] for name in ("offset", "nucleus", "free_nucleus", "region", "foreground")
-    } == dict.fromkeys(("offset", "nucleus", "free_nucleus", "region", "foreground"), 0.0)
+        name: terms[name] for name in ("offset", "nucleus", "free_nucleus", "region", "foreground", "centre")
+    } == dict.fromkeys(("offset", "nucleus", "free_nucleus", "region", "foreground", "centre"), 0.0)
     assert not out.region_BRHW.grad.any()
     assert not out.nucleus_BNHW.grad.any()
     assert not free.grad.any()

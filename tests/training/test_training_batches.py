@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -61,6 +63,7 @@ def test_a_batch_has_the_documented_shapes_and_types():
         "foreground_known_BHW": ((3, 64, 64), torch.bool),
         "offset_B2HW": ((3, 2, 64, 64), torch.float32),
         "offset_known_BHW": ((3, 64, 64), torch.bool),
+        "centre_known_BHW": ((3, 64, 64), torch.bool),
     }
 
 
@@ -105,11 +108,48 @@ def test_a_point_without_outline_does_not_become_the_background():
     assert (crop.instances > 0).sum() == 25
 
 
-def test_crops_of_small_and_coarse_samples_are_enlarged():
-    small = sample(0, side=20)
-    crop = draw_crop(small, np.random.default_rng(0), rules=PLAIN, zoom=(1, 1), taxonomy=BREAST)
-    assert crop.image.shape == (64, 64, 3)
-    assert crop.region.shape == (64, 64)
+@pytest.mark.parametrize(("mpp", "zoom"), [(0.5, 1.0), (0.25, 1.25), (0.5, 0.8), (1.0, 1.0)])
+def test_a_small_sample_is_filled_up_with_glass_and_its_nuclei_keep_their_size(mpp, zoom):
+    x, y = np.array([6.5, 24.5]), np.array([8.5, 15.5])
+    instances = np.zeros((20, 30), np.int32)
+    for index, (cx, cy) in enumerate(zip(x, y, strict=True), start=1):
+        cv2.circle(instances, (int(cx), int(cy)), 3, index, -1)
+    image = np.where(instances[..., None] > 0, np.uint8(60), np.uint8(180)).repeat(3, axis=2)
+    nuclei = pd.DataFrame({"x_px": x, "y_px": y, "class_id": [1, 2], "instance_id": [1, 2]})
+    region = np.full((20, 30), BREAST.region("stroma").id, np.uint8)
+    small = replace(sample(0, image=image, nuclei=nuclei, instances=instances, mpp=mpp), region=region)
+    scale = mpp / 0.5 * zoom
+    for seed in range(8):
+        crop = draw_crop(small, np.random.default_rng(seed), rules=PLAIN, zoom=(zoom, zoom), taxonomy=BREAST)
+        assert crop.image.shape == (64, 64, 3)
+        assert crop.region.shape == crop.instances.shape == (64, 64)
+        (first, second), kept = crop.centres_xy, crop.region == BREAST.region("stroma").id
+        assert np.hypot(*(first - second)) == pytest.approx(scale * np.hypot(18, 7), rel=0.01)
+        assert [crop.instances[int(cy), int(cx)] for cx, cy in crop.centres_xy] == [1, 2]
+        assert kept.sum() == pytest.approx(20 * 30 * scale**2, rel=0.1)
+        glass = crop.region == BREAST.region("background").id
+        assert (kept | glass).all()
+        assert (crop.image[glass] == 240).all()
+        assert not crop.instances[glass].any()
+
+
+@pytest.mark.parametrize("labelled", [(), (BREAST.nucleus("til").id,)])
+def test_where_not_all_nuclei_are_labelled_nothing_says_that_there_is_none(labelled):
+    rng = np.random.default_rng(0)
+    some = sample(0, labelled_nuclei=labelled)
+    crop = draw_crop(some, rng, rules=PLAIN, zoom=(1, 1), taxonomy=BREAST)
+    batch = Batch(*to_tensors(crop, rng, rules=PLAIN, taxonomy=BREAST))
+    labelled_px = torch.from_numpy(crop.instances > 0)
+    assert not batch.foreground_known_BHW[~labelled_px].any()
+    assert not batch.centre_known_BHW[~labelled_px].any()
+    assert batch.foreground_known_BHW[labelled_px].all()
+    assert batch.centre_known_BHW[labelled_px].all()
+    none = sample(0, labelled_nuclei=(), nuclei=some.nuclei.iloc[:0], instances=None)
+    crop = draw_crop(none, rng, rules=PLAIN, zoom=(1, 1), taxonomy=BREAST)
+    batch = Batch(*to_tensors(crop, rng, rules=PLAIN, taxonomy=BREAST))
+    assert not batch.centre_known_BHW.any()
+    assert not batch.foreground_known_BHW.any()
+    assert batch.region_BHW.any()
 
 
 def test_what_is_unlabelled_stays_unknown():

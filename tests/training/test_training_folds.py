@@ -119,7 +119,7 @@ def recipe_file(tmp_path):
 
 
 def test_a_bundle_is_made_whole_by_one_call(report, out, recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "read_samples", lambda _data: SAMPLES)
+    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
     for _ in range(2):  # the second has nothing left to train
         saved = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", device="cpu", workers=0, folds=out)
     folder = tmp_path / "out" / "bundle"
@@ -131,7 +131,7 @@ def test_a_bundle_is_made_whole_by_one_call(report, out, recipe_file, tmp_path, 
 
 
 def test_a_recipe_goes_on_from_a_bundle_and_says_so(report, out, recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "read_samples", lambda _data: SAMPLES)
+    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
     first = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "first", device="cpu", workers=0, folds=out)
     before = str(tmp_path / "first" / "bundle")
     tuned = tmp_path / "tuned.yaml"
@@ -151,14 +151,14 @@ def test_a_recipe_goes_on_from_a_bundle_and_says_so(report, out, recipe_file, tm
 
 
 def test_the_option_is_part_of_the_recipe_that_the_card_tells(out, recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "read_samples", lambda _data: SAMPLES)
+    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
     given = str(out / "fold-0" / "bundle")
     saved = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", device="cpu", workers=0, start_from=given)
     assert saved.card["recipe"]["start_from"] == given
 
 
 def test_a_bundle_of_another_shape_is_no_start(recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "read_samples", lambda _data: SAMPLES)
+    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
     with pytest.raises(IncompatibleBundle, match=r"cannot start from bundle 'breast-he-1': its arguments"):
         run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", start_from="breast-he-1")
 

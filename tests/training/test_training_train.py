@@ -4,21 +4,23 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import shapely
 import torch
 from oracle import tiny_bundle, tiny_net
 from training_samples import RECIPE, sample
 
 from pathopan.classes import BREAST
 from pathopan.errors import ConfigError
-from pathopan.network.bundle import load_bundle
+from pathopan.network.bundle import load_bundle, read_bundle
 from pathopan.network.targets import DecodeRules
 from pathopan.training import finish
 from pathopan.training import train as room
 from pathopan.training.batches import CropStream
 from pathopan.training.finish import measure, set_threshold, write_bundle
-from pathopan.training.recipe import DEFAULT_RECIPE, Recipe, read_recipe
+from pathopan.training.recipe import DEFAULT_RECIPE, Recipe, read_recipe, read_samples
 from pathopan.training.train import describe, learning_rate, nucleus_weights, train
 
 SAMPLES = [sample(number) for number in range(3)]
@@ -82,6 +84,38 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(whole, tmp_pat
     assert curve(tmp_path) == curve(whole[0])
     for first, second in zip(net.state_dict().values(), whole[2].state_dict().values(), strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_stochastic_depth_is_of_the_step_and_not_of_the_start(tmp_path, monkeypatch):
+    arguments = {**RECIPE.arguments, "encoder": "efficientnet-b0"}
+    recipe = replace(RECIPE, steps=3, arguments=arguments)
+    run(tmp_path / "whole", recipe)
+    monkeypatch.setattr(room, "CHECKPOINT_EVERY", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(CropStream, "batch", stop_at(2))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed", recipe)
+    run(tmp_path / "killed", recipe)
+    assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
+
+
+def test_a_run_that_is_begun_anew_makes_its_own_outlines(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "CHECKPOINT_EVERY", 1)
+    recipe = replace(RECIPE, steps=200, outline_step=100)
+    made, outlined = [], room.outline_points
+
+    def noted(samples, *args, path, **more):
+        made.append(path.exists())
+        return outlined(samples, *args, path=path, **more)
+
+    monkeypatch.setattr(room, "outline_points", noted)
+    for _ in range(2):
+        monkeypatch.setattr(CropStream, "batch", stop_at(101))
+        monkeypatch.setattr(room, "_step", lambda *_args, **_kwargs: {"loss": 0.0})
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, recipe, [sample(0, points_only=True)])
+        (tmp_path / "checkpoint.safetensors").unlink()
+    assert made == [False, False]
 
 
 def test_a_finished_run_is_not_run_again(whole, monkeypatch):
@@ -186,6 +220,8 @@ def test_a_recipe_that_is_no_text(tmp_path):
         ("a: [", "not a readable recipe"),
         ("", "not a readable recipe"),
         ("- 1\n- 2\n", "unknown keys|not a readable recipe"),
+        ("name: x\nsets: {quPath: mine}\n", r"no reader for data sets \['quPath'\]; known: bcss"),
+        ("name: x\nsets: {qupath: {names: {}}}\n", "sets: qupath must be a folder, or a folder and options"),
     ],
 )
 def test_a_recipe_that_cannot_be_used(tmp_path, text, message):
@@ -198,6 +234,39 @@ def test_a_recipe_that_cannot_be_used(tmp_path, text, message):
 def test_a_recipe_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="not a readable recipe"):
         read_recipe(tmp_path / "nothing.yaml")
+
+
+def test_own_annotations_are_a_data_set_like_any_other(tmp_path):
+    square = shapely.box(0, 0, 40, 40)
+    nuclei = [shapely.Point(x, y).buffer(4) for x in (10, 30) for y in (10, 30)]
+    objects = [("annotation", "Nest", square), *(("detection", "Tumor", shape) for shape in nuclei)]
+    features = [
+        {
+            "type": "Feature",
+            "geometry": shapely.geometry.mapping(shape),
+            "properties": {"objectType": kind, "classification": {"name": name}},
+        }
+        for kind, name, shape in objects
+    ]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "S.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    cv2.imwrite(str(tmp_path / "own" / "S.png"), np.full((64, 64, 3), 180, np.uint8))
+    text = "sets: {qupath: {folder: own, slide_mpp: 0.5, names: {Nest: tumor, Tumor: tumor}}}\nshares: {QuPath: 1}\n"
+    (tmp_path / "mine.yaml").write_text("name: mine\n" + text)
+    recipe = read_recipe(tmp_path / "mine.yaml")
+    (found,) = read_samples(tmp_path, recipe)
+    assert (found.source.name, len(found.nuclei), set(np.unique(found.region))) == ("QuPath", 4, {0, 1})
+    assert recipe.to_dict()["sets"]["qupath"]["folder"] == "own"
+    assert "sets" not in Recipe("usual").to_dict()
+    with pytest.raises(ConfigError, match=r"holds out P-7, and .* has no image of them"):
+        read_samples(tmp_path, replace(recipe, hold_out=["P-7"]))
+
+
+def test_the_recipe_for_own_annotations_fits_the_bundle_that_it_starts_from():
+    recipe = read_recipe("finetune-qupath")
+    assert recipe.start_from == DEFAULT_RECIPE
+    bundle, wanted = read_bundle(recipe.start_from), describe(recipe, BREAST)
+    assert (bundle.arguments, bundle.step, bundle.halo) == (wanted.arguments, wanted.step, wanted.halo)
 
 
 def test_one_s_own_recipe(tmp_path):
