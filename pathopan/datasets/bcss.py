@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pathopan.classes import BREAST, Taxonomy
-from pathopan.datasets.files import first_existing, list_files, named_mpp, partner, read_table, tcga_patient
+from pathopan.datasets.files import (
+    first_existing,
+    list_files,
+    named_mpp,
+    partner,
+    read_table,
+    require_size,
+    tcga_patient,
+)
 from pathopan.datasets.labels import BCSS_REGIONS, look_up, map_codes, region_ids
 from pathopan.datasets.sample import Sample, Source, empty_nuclei, read_labels, read_rgb, require_folder
-from pathopan.errors import DatasetError
 
 SOURCE = Source(
     name="BCSS",
@@ -71,9 +78,7 @@ def read(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
     for path in list_files(folder, "*.png"):
         mask_path = partner(path, folder=root / "masks", suffix=".png")
         image, codes = read_rgb(path), read_labels(mask_path)
-        if codes.shape != image.shape[:2]:
-            msg = f"{mask_path}: is {codes.shape}, its image {image.shape[:2]}"
-            raise DatasetError(msg)
+        require_size(codes, image, path=mask_path)
         yield Sample(
             sample_id=path.stem,
             image=image,

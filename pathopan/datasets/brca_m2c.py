@@ -11,6 +11,7 @@ import pandas as pd
 
 from pathopan.classes import BREAST, Taxonomy
 from pathopan.datasets.files import list_files
+from pathopan.datasets.labels import resolve
 from pathopan.datasets.sample import Sample, Source, read_rgb, require_folder
 from pathopan.errors import DatasetError, UnknownLabel
 
@@ -36,7 +37,7 @@ def read(root: Path, *, subset: str | None = None, taxonomy: Taxonomy = BREAST) 
         ``train`` or ``val``: only what ``train.txt`` or ``val.txt`` lists. Two patients stand in both: for honest
         figures split by ``group``, see :mod:`pathopan.datasets.splits`.
     taxonomy : Taxonomy
-        Needs nucleus classes named til, tumor and stromal.
+        Classes are found by name, then by role.
 
     Raises
     ------
@@ -69,16 +70,19 @@ def _images(root: Path, subset: str | None) -> list[Path]:
 
 def _read_points(path: Path, taxonomy: Taxonomy) -> pd.DataFrame:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        rows = np.loadtxt(lines, dtype=np.int64, ndmin=2).reshape(-1, 3) if any(lines) else np.empty((0, 3), np.int64)
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = np.loadtxt(lines, dtype=np.int64, ndmin=2) if lines else np.empty((0, 3), np.int64)
     except (OSError, ValueError) as error:
         msg = f"{path}: expected rows of 'y x class': {error}"
         raise DatasetError(msg) from error
+    if rows.shape[1] != 3:
+        msg = f"{path}: expected rows of 'y x class', found rows of {rows.shape[1]} numbers"
+        raise DatasetError(msg)
     unknown = sorted(set(rows[:, 2].tolist()) - set(CLASSES))
     if unknown:
         msg = f"{path}: unknown classes {unknown}; BRCA-M2C has {CLASSES}"
         raise UnknownLabel(msg)
-    ids = {label: taxonomy.nucleus(name).id for label, name in CLASSES.items()}
+    ids = {label: resolve((name,), taxonomy.nuclei) for label, name in CLASSES.items()}
     return pd.DataFrame(
         {
             "x_px": rows[:, 1] + 0.5,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pathopan.classes import BREAST, Taxonomy
 from pathopan.datasets.files import list_files, partner, read_mat
+from pathopan.datasets.labels import resolve
 from pathopan.datasets.sample import Sample, Source, nuclei_of, read_labels, read_rgb, require_folder
 from pathopan.errors import DatasetError, UnknownLabel
 
@@ -47,7 +48,7 @@ def read(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
         types) and ``Test`` likewise, one of both being enough; or ``images/`` with ``inst/`` (uint16 instance maps) and
         ``type/`` (uint8, four merged types).
     taxonomy : Taxonomy
-        Needs nucleus classes named other, til, tumor and stromal.
+        Classes are found by name, then by role.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def _class_map(
         raise UnknownLabel(msg)
     lookup = np.zeros(max(names) + 1, dtype=np.int64)
     for label, name in names.items():
-        lookup[label] = taxonomy.nucleus(name).id
+        lookup[label] = resolve((name,), taxonomy.nuclei)
     return lookup[kinds]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -106,8 +107,32 @@ def read_picture(path: Path) -> Rgb:
     return np.ascontiguousarray(stored[..., :3])
 
 
-def read_table(path: Path, *, columns: Iterable[str], separator: str = ",") -> pd.DataFrame:
+def require_size(labels: npt.NDArray[np.generic], image: npt.NDArray[np.generic], *, path: Path) -> None:
+    """Check that a map (Y, X, ...) has as many rows and columns as its image (Y, X, ...).
+
+    Raises
+    ------
+    DatasetError
+        If not; ``path`` is the map's.
+    """
+    if labels.shape[:2] != image.shape[:2]:
+        msg = f"{path}: is {labels.shape[:2]}, its image {image.shape[:2]}"
+        raise DatasetError(msg)
+
+
+def read_table(path: Path, *, columns: Iterable[str], separator: str = ",", as_written: bool = False) -> pd.DataFrame:
     """Read a text table and check that it has the columns.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns : iterable of str
+        Those that it must have; it may have more.
+    separator : str
+        What stands between two cells.
+    as_written : bool
+        Leave every cell the text that it is, such as a name ``001`` or ``NA``; an empty one is "".
 
     Raises
     ------
@@ -115,7 +140,11 @@ def read_table(path: Path, *, columns: Iterable[str], separator: str = ",") -> p
         If it is missing, malformed, or lacks a column.
     """
     try:
-        table = pd.read_csv(path, sep=separator)
+        table = (
+            pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+            if as_written
+            else pd.read_csv(path, sep=separator)
+        )
     except pd.errors.EmptyDataError:
         return pd.DataFrame({name: pd.Series(dtype="object") for name in columns})
     except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
@@ -134,13 +163,14 @@ def read_mat(path: Path, *names: str) -> list[npt.NDArray[np.int64]]:
     Raises
     ------
     DatasetError
-        If it is missing, no MATLAB file, or lacks one of the names.
+        If it is missing, damaged, no MATLAB file up to version 7, or lacks one of the names.
     """
     try:
         stored = loadmat(path)
         return [np.asarray(stored[name]).astype(np.int64) for name in names]
-    except (OSError, ValueError, KeyError, TypeError, MatReadError) as error:
-        msg = f"{path}: expected a MAT file with {', '.join(names[:-1])} and {names[-1]}: {error}"
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError, zlib.error, MatReadError) as error:
+        wanted = f"with {', '.join(names[:-1])} and {names[-1]}"
+        msg = f"{path}: expected a MAT file {wanted} (version 7.3 is another format: save it with -v7): {error}"
         raise DatasetError(msg) from error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathopan.classes import BREAST, Taxonomy
-from pathopan.datasets.files import first_existing, list_files, load_array, read_mat, read_table
+from pathopan.datasets.files import first_existing, list_files, load_array, read_mat, read_table, require_size
 from pathopan.datasets.labels import resolve
 from pathopan.datasets.sample import Sample, Source, nuclei_of, read_rgb, require_folder
 from pathopan.errors import DatasetError, UnknownLabel
@@ -55,7 +55,7 @@ def read(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
     Raises
     ------
     DatasetError
-        If there are no labels, one cannot be read, or one has no image.
+        If there are no labels, one cannot be read, or one has no image or of another size.
     UnknownLabel
         If a nucleus has a class above 6.
     """
@@ -65,10 +65,11 @@ def read(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
         if path.stem not in images:
             msg = f"{path}: has no image {path.stem}.png below {root}"
             raise DatasetError(msg)
-        instances, class_of = _read_mat(path)
+        image, (instances, class_of) = read_rgb(images[path.stem]), _read_mat(path)
+        require_size(instances, image, path=path)
         yield Sample(
             sample_id=path.stem,
-            image=read_rgb(images[path.stem]),
+            image=image,
             mpp=MPP,
             group=path.stem,
             source=LIZARD,
@@ -103,7 +104,7 @@ def read_conic(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
     Raises
     ------
     DatasetError
-        If an array is missing or their lengths differ.
+        If an array is missing, or they differ in length or in the size of their images.
     UnknownLabel
         If a pixel has a class above 6.
     """
@@ -114,6 +115,9 @@ def read_conic(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
     names = _sample_names(root / "patch_info.csv", len(images))
     if not len(images) == len(labels) == len(names):
         msg = f"{root}: {len(images)} images, {len(labels)} labels and {len(names)} patch names"
+        raise DatasetError(msg)
+    if labels.shape != (*images.shape[:3], 2):
+        msg = f"{labels_path}: is {labels.shape}, its images {images.shape}; expected {(*images.shape[:3], 2)}"
         raise DatasetError(msg)
     for index, name in enumerate(names):
         instances = np.asarray(labels[index, ..., 0]).astype(np.int32)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import shapely
 
 from pathopan.classes import BREAST, Taxonomy
@@ -43,7 +44,8 @@ def read(root: Path) -> Iterator[Sample]:
     Parameters
     ----------
     root : Path
-        Either ``Tissue Images/NAME.tif`` and ``Annotations/NAME.xml`` (training data), or both in one folder (test).
+        Either ``Tissue Images/NAME.tif`` (or ``Tissue images``) and ``Annotations/NAME.xml`` (training data), or both
+        in one folder (test).
 
     Raises
     ------
@@ -53,7 +55,8 @@ def read(root: Path) -> Iterator[Sample]:
     require_folder(root)
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
     for path in list_files(folder, "*.xml"):
-        places = (root / "Tissue Images" / f"{path.stem}.tif", path.with_suffix(".tif"))
+        beside = (root / name / f"{path.stem}.tif" for name in ("Tissue Images", "Tissue images"))
+        places = (*beside, path.with_suffix(".tif"))
         image = read_picture(first_existing(places, what=f"the image of {path}"))
         nuclei, instances = paint_nuclei([Nucleus(ring, 0) for _, ring in read_regions(path)], shape=image.shape[:2])
         yield Sample(
@@ -112,7 +115,7 @@ def read_regions(path: Path) -> Iterator[tuple[str, shapely.Polygon]]:
     Raises
     ------
     DatasetError
-        If the file is missing or no ImageScope XML.
+        If the file is missing or no ImageScope XML, or a vertex has no numbers.
     """
     try:
         layers = ElementTree.parse(path).getroot().findall("Annotation")
@@ -123,7 +126,18 @@ def read_regions(path: Path) -> Iterator[tuple[str, shapely.Polygon]]:
         named = layer.find("Attributes/Attribute")
         name = "" if named is None else named.get("Name", "")
         for region in layer.findall("Regions/Region"):
-            vertices = region.findall("Vertices/Vertex")
-            outline = close_ring([(float(v.attrib["X"]), float(v.attrib["Y"])) for v in vertices])
+            outline = close_ring(_vertices(region, path))
             if outline is not None:
                 yield name, outline
+
+
+def _vertices(region: ElementTree.Element, path: Path) -> list[tuple[float, float]]:
+    try:
+        points = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.findall("Vertices/Vertex")]
+    except (ValueError, KeyError) as error:
+        msg = f"{path}: every Vertex must have numbers X and Y: {error!r}"
+        raise DatasetError(msg) from error
+    if not np.isfinite(points).all():
+        msg = f"{path}: every Vertex must have finite X and Y, found {points}"
+        raise DatasetError(msg)
+    return points

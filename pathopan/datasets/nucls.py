@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from shapely import affinity
 from pathopan.classes import BREAST, Taxonomy
 from pathopan.datasets.files import first_existing, list_files, partner, read_table, tcga_patient
 from pathopan.datasets.labels import NUCLS_NUCLEI, look_up, nucleus_ids
-from pathopan.datasets.outlines import Nucleus, crop_sample, paint_nuclei, polygon_of
+from pathopan.datasets.outlines import Nucleus, close_ring, crop_sample, paint_nuclei, read_ring
 from pathopan.datasets.sample import Sample, Source, read_rgb, require_folder
 from pathopan.errors import DatasetError
 
@@ -49,7 +49,7 @@ def read(
     Raises
     ------
     DatasetError
-        If a folder is missing, an image has no table, or a table lacks a column.
+        If a folder is missing, an image has no table, or a table lacks a column or has text where numbers belong.
     UnknownLabel
         If a nucleus has a class that NuCLS does not have.
     """
@@ -81,15 +81,12 @@ def _fields(folder: Path) -> dict[str, tuple[int, int, int, int]]:
     if not path.exists():
         return {}
     table = read_table(path, columns=("fovname", *_BOUNDS))
-    return {
-        Path(str(name)).stem if str(name).endswith(".png") else str(name): (
-            math.floor(x0),
-            math.floor(y0),
-            math.ceil(x1),
-            math.ceil(y1),
-        )
-        for name, x0, y0, x1, y1 in table[["fovname", *_BOUNDS]].itertuples(index=False)
-    }
+    fields = {}
+    for name, *cells in table[["fovname", *_BOUNDS]].itertuples(index=False):
+        x0, y0, x1, y1 = _numbers(cells, path)
+        stem = Path(str(name)).stem if str(name).endswith(".png") else str(name)
+        fields[stem] = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+    return fields
 
 
 def _nuclei(table: pd.DataFrame, ids: dict[str, int], boxes: str, path: Path) -> list[Nucleus]:
@@ -98,20 +95,31 @@ def _nuclei(table: pd.DataFrame, ids: dict[str, int], boxes: str, path: Path) ->
         msg = f"{path}: lacks a column raw_classification or group; it has {list(table.columns)}"
         raise DatasetError(msg)
     found = []
-    for label, kind, x0, y0, x1, y1, xs, ys in table[[column, "type", *_BOUNDS, "coords_x", "coords_y"]].itertuples(
-        index=False
-    ):
+    for label, kind, xs, ys, *box in table[[column, "type", "coords_x", "coords_y", *_BOUNDS]].itertuples(index=False):
         name = str(label).removeprefix("correction_")
         if name.startswith("fov"):
             continue
-        outline = polygon_of(str(xs), str(ys), path=path) if kind == "polyline" else None
+        drawn = kind == "polyline" and not pd.isna(xs)
+        outline = close_ring(read_ring(str(xs), str(ys), path=path)) if drawn else None
         if outline is None:
-            outline = _from_box((x0, y0, x1, y1), boxes)
+            outline = _from_box(_numbers(box, path), boxes)
         found.append(Nucleus(outline, look_up(name, ids, path=path)))
     return found
 
 
-def _from_box(box: tuple[float, float, float, float], boxes: str) -> shapely.Polygon | shapely.Point:
+def _numbers(cells: Sequence[float | str], path: Path) -> list[float]:
+    """Read the four numbers of a box."""
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        msg = f"{path}: {', '.join(_BOUNDS)} must be numbers, found {', '.join(map(str, cells))}"
+        raise DatasetError(msg)
+    return numbers
+
+
+def _from_box(box: Sequence[float], boxes: str) -> shapely.Polygon | shapely.Point:
     x0, y0, x1, y1 = box
     centre = shapely.Point((x0 + x1) / 2, (y0 + y1) / 2)
     if boxes == "points":

@@ -16,6 +16,9 @@ from pathopan.contours import paint
 from pathopan.datasets.sample import Sample, empty_nuclei
 from pathopan.errors import DatasetError
 
+GLASS = 255
+"""Level of red, green and blue where there is no tissue."""
+
 
 @dataclass(frozen=True)
 class Nucleus:
@@ -82,20 +85,23 @@ def _middles(instances: npt.NDArray[np.int32], ids: npt.NDArray[np.int64]) -> np
     return np.asarray(middles, np.float64).reshape(-1, 2)[:, ::-1] + 0.5
 
 
-def polygon_of(xs: str, ys: str, *, path: Path) -> shapely.Polygon | None:
-    """Build an outline from two comma-separated lists of numbers; ``None`` if it encloses nothing.
+def read_ring(xs: str, ys: str, *, path: Path) -> list[tuple[float, float]]:
+    """Read points xy, in pixels, from two comma-separated lists of numbers.
 
     Raises
     ------
     DatasetError
-        If the lists hold no numbers or differ in length.
+        If the lists hold no finite numbers or differ in length.
     """
     try:
         ring = [(float(x), float(y)) for x, y in zip(xs.split(","), ys.split(","), strict=True)]
     except ValueError as error:
         msg = f"{path}: coords_x and coords_y must be equally long lists of numbers: {error}"
         raise DatasetError(msg) from error
-    return close_ring(ring)
+    if not np.isfinite(ring).all():
+        msg = f"{path}: coords_x and coords_y must be numbers, found {xs} and {ys}"
+        raise DatasetError(msg)
+    return ring
 
 
 def close_ring(ring: Sequence[tuple[float, float]]) -> shapely.Polygon | None:
@@ -127,16 +133,46 @@ def crop_sample(sample: Sample, *, box: tuple[int, int, int, int]) -> Sample:
     instances = None if sample.instances is None else sample.instances[window]
     nuclei = sample.nuclei.assign(x_px=sample.nuclei["x_px"] - x0, y_px=sample.nuclei["y_px"] - y0)
     inside = nuclei["x_px"].between(0, x1 - x0, inclusive="left") & nuclei["y_px"].between(0, y1 - y0, inclusive="left")
+    return replace(
+        sample,
+        image=sample.image[window],
+        nuclei=_keep_seen(nuclei, inside, instances),
+        instances=instances,
+        region=None if sample.region is None else sample.region[window],
+    )
+
+
+def blank_sample(sample: Sample, *, known: npt.NDArray[np.bool_]) -> Sample:
+    """Turn what nobody annotated into blank glass, where nothing is to be found; regions are unlabelled there.
+
+    A :class:`Sample` has no other way to say that nuclei are unlabelled in a part of an image: without rows there, it
+    would count as tissue without nuclei. Nuclei are dropped or cut as by :func:`crop_sample`.
+
+    Parameters
+    ----------
+    sample : Sample
+        Its arrays are left as they are.
+    known : (Y, X) bool
+        Pixels that were annotated.
+    """
+    rows, columns = (sample.nuclei[axis].to_numpy().astype(np.int64) for axis in ("y_px", "x_px"))
+    inside = pd.Series(known[rows, columns], index=sample.nuclei.index)
+    instances = None if sample.instances is None else sample.instances * known
+    return replace(
+        sample,
+        image=np.where(known[..., None], sample.image, np.uint8(GLASS)),
+        nuclei=_keep_seen(sample.nuclei, inside, instances),
+        instances=instances,
+        region=None if sample.region is None else sample.region * known,
+    )
+
+
+def _keep_seen(nuclei: pd.DataFrame, inside: pd.Series[bool], instances: npt.NDArray[np.int32] | None) -> pd.DataFrame:
+    """Keep nuclei whose centre is inside or of whose outline something is left; give the latter the centre of that."""
     if instances is not None:
         there = nuclei["instance_id"].isin(np.unique(instances[instances > 0]))
         nuclei = nuclei.assign(instance_id=nuclei["instance_id"].where(there, 0))
         cut = nuclei[there & ~inside]
         nuclei.loc[cut.index, ["x_px", "y_px"]] = _middles(instances, cut["instance_id"].to_numpy())
-        inside |= there
-    return replace(
-        sample,
-        image=sample.image[window],
-        nuclei=nuclei[inside].reset_index(drop=True),
-        instances=instances,
-        region=None if sample.region is None else sample.region[window],
-    )
+        inside = inside | there
+    return nuclei[inside].reset_index(drop=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathopan.classes import BREAST, Taxonomy
-from pathopan.datasets.files import first_existing, load_array
+from pathopan.datasets.files import first_existing, load_array, require_size
 from pathopan.datasets.labels import resolve
 from pathopan.datasets.sample import Sample, Source, nuclei_of, require_folder
 from pathopan.errors import DatasetError, UnknownLabel
@@ -49,12 +49,12 @@ def read(root: Path, *, tissues: Collection[str] | None = None, taxonomy: Taxono
     Raises
     ------
     DatasetError
-        If there is no fold, an array is missing, or arrays differ in length.
+        If there is no fold, an array is missing, or arrays differ in length or in the size of their images.
     UnknownLabel
         If a tissue asked for does not occur in a fold's types.
     """
     require_folder(root)
-    folds = sorted(root.rglob("images.npy"))
+    folds = sorted(root.resolve().rglob("images.npy"))
     if not folds:
         msg = f"{root}: holds no images.npy; unpack PanNuke's fold_1.zip, fold_2.zip and fold_3.zip there"
         raise DatasetError(msg)
@@ -65,7 +65,7 @@ def read(root: Path, *, tissues: Collection[str] | None = None, taxonomy: Taxono
 
 def _read_fold(path: Path, tissues: Collection[str] | None, channel_ids: npt.NDArray[np.int64]) -> Iterator[Sample]:
     fold = path.parent.name
-    split = path.parents[2] / "masks" / fold / "masks.npy"
+    split = path.parent.parent.parent / "masks" / fold / "masks.npy"
     masks_path = first_existing((path.with_name("masks.npy"), split), what=f"masks.npy of {path}")
     types_path = first_existing(
         (path.with_name("types.npy"), split.with_name("types.npy")), what=f"types.npy of {path}"
@@ -81,6 +81,7 @@ def _read_fold(path: Path, tissues: Collection[str] | None, channel_ids: npt.NDA
     for index, tissue in enumerate(types.tolist()):
         if tissues is not None and tissue not in tissues:
             continue
+        require_size(masks[index], images[index], path=masks_path)
         instances, channel = merge_channels(np.asarray(masks[index, ..., :5]).astype(np.int64))
         yield Sample(
             sample_id=f"{fold}-{index:05d}",

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import shapely
 
 from pathopan.classes import BREAST, Taxonomy
-from pathopan.datasets.files import list_files, named_mpp, partner, read_channels, read_table, tcga_patient
+from pathopan.datasets.files import list_files, partner, read_channels, read_table, require_size, tcga_patient
 from pathopan.datasets.labels import NUCLS_NUCLEI, Wishes, look_up, map_codes, nucleus_ids, region_ids
-from pathopan.datasets.outlines import Nucleus, crop_sample, paint_nuclei, polygon_of
+from pathopan.datasets.outlines import Nucleus, blank_sample, close_ring, crop_sample, paint_nuclei, read_ring
 from pathopan.datasets.sample import Sample, Source, read_rgb, require_folder
-from pathopan.errors import DatasetError
 
 SOURCE = Source(
     name="PanopTILs",
@@ -23,7 +24,10 @@ SOURCE = Source(
     "tumor-infiltrating lymphocytes, npj Breast Cancer 10:52, 2024",
     organ="breast",
 )
-MPP = 0.25
+MPP = 0.3
+"""Of both releases, though names (``MPP-0.2500``) and documentation say 0.25: a tile of 1,024 px spans 307 um of its
+slide, see github.com/PathologyDataScience/MuTILs_Panoptic/issues/18. The Imaging Data Commons' converter of the set
+(idc_annotation_conversion, ``RESAMPLED_SPACING``) found the same, and the set's authors agreed."""
 REGIONS: dict[int, tuple[str, ...]] = {
     0: (),  # excluded
     1: ("tumor",),  # with DCIS, metaplasia and angioinvasion: the set does not tell them apart
@@ -62,7 +66,11 @@ Labels = Literal["raw_group", "group"]
 def read(
     root: Path, *, labels: Labels = "raw_group", crop: bool = True, taxonomy: Taxonomy = BREAST
 ) -> Iterator[Sample]:
-    """Yield the tiles with region maps, nucleus outlines and classes.
+    """Yield the tiles with region maps, and nuclei with classes.
+
+    A table's column ``type``, where there is one, tells outlines (``polyline``) from nuclei that were boxed or dotted
+    only. Of the latter the middle counts, and a tile that has any has no instance map, since a map with gaps would
+    teach background.
 
     Parameters
     ----------
@@ -75,7 +83,8 @@ def read(
         before that step, and the default, since intra-tumoral TILs would otherwise be taught away. ``notes`` tells how
         many nuclei of a tile the two labels disagree on.
     crop : bool
-        Cut tiles to the field in which nuclei were annotated, where it is smaller than the tile.
+        Cut tiles to the field in which nuclei were annotated, where it is smaller than the tile. Pixels outside
+        the field that the cut leaves, all of them without it, become blank glass.
     taxonomy : Taxonomy
         Classes are found by name, then by role.
 
@@ -92,9 +101,7 @@ def read(
         mask_path = partner(path, folder=base / "masks", suffix=".png")
         table_path = partner(path, folder=base / "csv", suffix=".csv")
         image, mask = read_rgb(path), read_channels(mask_path, channels=3)
-        if mask.shape[:2] != image.shape[:2]:
-            msg = f"{mask_path}: is {mask.shape[:2]}, its image {image.shape[:2]}"
-            raise DatasetError(msg)
+        require_size(mask, image, path=mask_path)
         table = read_table(table_path, columns=("coords_x", "coords_y", labels))
         kinds = nucleus_ids(NUCLEI, taxonomy)
         nuclei, instances = paint_nuclei(_nuclei(table, kinds, labels, table_path), shape=image.shape[:2])
@@ -102,7 +109,7 @@ def read(
         sample = Sample(
             sample_id=path.stem,
             image=image,
-            mpp=named_mpp(path.name, otherwise=MPP),
+            mpp=MPP,
             group=tcga_patient(path.name) or path.stem,
             source=SOURCE,
             nuclei=nuclei,
@@ -110,19 +117,24 @@ def read(
             region=map_codes(mask[..., 0], {int(c): i for c, i in codes.items()}, path=mask_path),
             notes={"nucleus labels": labels, "relabelled nuclei": str(count_relabelled(table, kinds))},
         )
-        yield crop_sample(sample, box=_annotated(mask[..., 1])) if crop else sample
+        yield _field(sample, mask[..., 1] != EXCLUDED_NUCLEI, crop=crop)
 
 
 def _nuclei(table: pd.DataFrame, ids: dict[str, int], labels: str, path: Path) -> list[Nucleus]:
     found = []
-    for label, xs, ys in table[[labels, "coords_x", "coords_y"]].itertuples(index=False):
+    typed = table.assign(type=table.get("type", "polyline"))
+    for label, kind, xs, ys in typed[[labels, "type", "coords_x", "coords_y"]].itertuples(index=False):
         name = str(label).removeprefix("correction_")
-        if name.startswith("fov"):
+        if name.startswith("fov") or (pd.isna(xs) and pd.isna(ys)):
             continue
-        outline = polygon_of(str(xs), str(ys), path=path)
-        if outline is not None:
-            found.append(Nucleus(outline, look_up(name, ids, path=path)))
+        found.append(Nucleus(_shape(kind, read_ring(str(xs), str(ys), path=path)), look_up(name, ids, path=path)))
     return found
+
+
+def _shape(kind: str, ring: list[tuple[float, float]]) -> shapely.Polygon | shapely.Point:
+    """Close an outline that a person drew; of anything else take the middle of its extent."""
+    outline = close_ring(ring) if kind == "polyline" else None
+    return shapely.Point((np.min(ring, axis=0) + np.max(ring, axis=0)) / 2) if outline is None else outline
 
 
 def count_relabelled(table: pd.DataFrame, ids: Mapping[str, int]) -> int:
@@ -136,9 +148,10 @@ def count_relabelled(table: pd.DataFrame, ids: Mapping[str, int]) -> int:
     return sum(before != after for before, after in zip(*named, strict=True))
 
 
-def _annotated(codes: np.ndarray) -> tuple[int, int, int, int]:
-    """Bound the pixels that are not excluded; the whole tile if all are."""
-    rows, columns = (np.flatnonzero((codes != EXCLUDED_NUCLEI).any(axis=axis)) for axis in (1, 0))
-    if len(rows) == 0:
-        return 0, 0, codes.shape[1], codes.shape[0]
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+def _field(sample: Sample, annotated: npt.NDArray[np.bool_], *, crop: bool) -> Sample:
+    """Blank the pixels in which nuclei were not annotated, and cut to the others; leave the tile if there are none."""
+    if not annotated.any():
+        return sample
+    blanked = blank_sample(sample, known=annotated)
+    rows, columns = (np.flatnonzero(annotated.any(axis=axis)).tolist() for axis in (1, 0))
+    return crop_sample(blanked, box=(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)) if crop else blanked

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from shapely.geometry import shape as to_shape
 from pathopan.classes import BREAST, NucleusClass, RegionClass, Taxonomy
 from pathopan.contours import paint
 from pathopan.datasets.files import read_table, tcga_patient
-from pathopan.datasets.outlines import Nucleus, paint_nuclei
+from pathopan.datasets.outlines import Nucleus, blank_sample, paint_nuclei
 from pathopan.datasets.sample import Sample, Source, require_folder
 from pathopan.errors import DatasetError, UnknownLabel
 from pathopan.geometry import Window
@@ -34,6 +35,11 @@ ROI_NAMES = frozenset({"roi", "region", "region*"})
 MAX_PIXELS = 50_000_000
 """A sample is held in memory: larger slides need ROI annotations."""
 PATIENTS = "patients.csv"
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".btf", ".qptiff"}
+    | {".svs", ".svslide", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".dcm", ".czi"}
+)
+"""Endings, in lower case, that ``patients.csv`` may add to the name of a slide."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,16 @@ def read(
     """Yield one sample per ROI annotation, or per image where there is none.
 
     Annotations are regions, detections and cells and points are nuclei; what is inside an ROI and not annotated is
-    unlabelled. Where annotations overlap, the smaller one is on top. Nuclei count as annotated if the slide has any.
+    unlabelled. Where annotations overlap, the smaller one is on top. Nuclei count as annotated if the slide has any. A
+    sample is the rectangle around its ROI; what of it lies outside the ROI is blank glass, and nuclei that reach out
+    are cut.
 
     Parameters
     ----------
     root : Path
         Folder with ``NAME.geojson`` or ``.geojson.gz`` (also ``NAME.regions.geojson`` with ``NAME.nuclei.geojson.gz``)
-        beside the slide or image ``NAME.*``. ``patients.csv`` (slide, patient), where there is one, names the groups.
+        beside the slide or image ``NAME.*``. ``patients.csv`` (slide, patient), where there is one, names the groups:
+        a row for each slide, by ``NAME`` or its file's name.
     mpp : float
         Micrometres per pixel at which samples are read.
     slide_mpp : float, optional
@@ -79,15 +88,17 @@ def read(
     Raises
     ------
     DatasetError
-        If a file is missing or malformed, or an image is too large and has no ROI.
+        If a file is missing or malformed, a slide has no row in ``patients.csv``, or an image is too large and has no
+        ROI.
     UnknownLabel
         If a class is not of the taxonomy.
     SlideError
         If a slide cannot be read at the mpp.
     """
     require_folder(root)
-    patients = _patients(root / PATIENTS)
-    for name, paths in _annotated(root).items():
+    annotated = _annotated(root)
+    groups = _groups(root / PATIENTS, annotated)
+    for name, paths in annotated.items():
         objects = [read_objects(path) for path in paths]
         merged = Objects(
             *(tuple(o for part in objects for o in getattr(part, f)) for f in ("rois", "regions", "nuclei"))
@@ -95,8 +106,7 @@ def read(
         reader = _Reader(name, paths[0], merged, names or {}, taxonomy)
         with open_slide(_slide_path(paths[0], name), slide_id=name, slide_mpp=slide_mpp) as slide:
             for sample_id, roi in _rois(merged, slide, mpp, paths[0]):
-                group = patients.get(name) or tcga_patient(name) or name
-                yield reader.sample(slide, roi, mpp=mpp, sample_id=sample_id, group=group, source=source)
+                yield reader.sample(slide, roi, mpp=mpp, sample_id=sample_id, group=groups[name], source=source)
 
 
 @dataclass(frozen=True)
@@ -129,11 +139,11 @@ class _Reader:
             [
                 Nucleus(moved(s), self._class_id(n, self.taxonomy.nuclei))
                 for n, s in self.objects.nuclei
-                if roi.contains(s.centroid)
+                if roi.intersects(s)
             ],
             shape=(height, width),
         )
-        return Sample(
+        sample = Sample(
             sample_id=sample_id,
             image=image,
             mpp=mpp,
@@ -144,6 +154,8 @@ class _Reader:
             region=region.astype(np.uint8) if areas else None,
             labelled_nuclei=None if self.objects.nuclei else (),
         )
+        reached = moved(roi).buffer(0.5, join_style="mitre")  # a pixel that the ROI's border crosses stays
+        return blank_sample(sample, known=paint([(reached, 1)], shape=(height, width)) > 0)
 
     def _class_id(self, name: str, classes: Sequence[RegionClass] | Sequence[NucleusClass]) -> int:
         wanted = self.names.get(name, name)
@@ -163,13 +175,16 @@ def read_objects(path: Path) -> Objects:
     Raises
     ------
     DatasetError
-        If it is missing or not GeoJSON.
+        If it is missing, damaged or not GeoJSON.
     """
     try:
         raw = path.read_bytes()
         stored: Any = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
         features = stored["features"] if isinstance(stored, dict) else stored
         objects = [_read_feature(feature) for feature in features]
+    except (EOFError, zlib.error) as error:
+        msg = f"{path}: the compressed file is damaged or cut short; export it again: {error}"
+        raise DatasetError(msg) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
         msg = f"{path}: expected a GeoJSON FeatureCollection as QuPath exports it: {error!r}"
         raise DatasetError(msg) from error
@@ -229,8 +244,22 @@ def _rois(objects: Objects, slide: Slide, mpp: float, path: Path) -> list[tuple[
     return [(name, shapely.box(0, 0, *slide.info.size_l0))]
 
 
-def _patients(path: Path) -> dict[str, str]:
+def _groups(path: Path, names: Iterable[str]) -> dict[str, str]:
+    """Name the patient of each slide: by the table where there is one, else by barcode, else each slide is its own."""
     if not path.exists():
-        return {}
-    table = read_table(path, columns=("slide", "patient"))
-    return {str(slide): str(patient) for slide, patient in zip(table["slide"], table["patient"], strict=True)}
+        return {name: tcga_patient(name) or name for name in names}
+    table = read_table(path, columns=("slide", "patient"), as_written=True)
+    patients = {_bare(slide): patient.strip() for slide, patient in zip(table["slide"], table["patient"], strict=True)}
+    groups = {name: patients.get(_bare(name), "") for name in names}
+    missing = [name for name, patient in groups.items() if not patient]
+    if missing:
+        msg = f"{path}: names no patient for the slide {', '.join(missing)}; add a row 'slide,patient' for each"
+        raise DatasetError(msg)
+    return groups
+
+
+def _bare(name: str) -> str:
+    """Take the ending of an image file off a slide's name, which may hold other dots."""
+    name = name.strip()
+    ending = Path(name).suffix
+    return name.removesuffix(ending).removesuffix(".ome") if ending.lower() in IMAGE_SUFFIXES else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pathopan.classes import BREAST, Taxonomy
-from pathopan.datasets.files import list_files, partner, tcga_patient
+from pathopan.datasets.files import list_files, partner, require_size, tcga_patient
 from pathopan.datasets.labels import map_codes, resolve
 from pathopan.datasets.sample import Sample, Source, empty_nuclei, read_labels, read_rgb, require_folder
 from pathopan.errors import DatasetError, UnknownLabel
@@ -50,7 +50,7 @@ def read(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
     Raises
     ------
     DatasetError
-        If a folder or the JSON is missing or malformed, or an image has no mask.
+        If a folder or the JSON is missing or malformed, or an image has no mask or of another size.
     UnknownLabel
         If a mask holds a value above 7, or the JSON another category.
     """
@@ -65,14 +65,16 @@ def read(root: Path, *, taxonomy: Taxonomy = BREAST) -> Iterator[Sample]:
         boxes = read_boxes(base / name / "tiger-coco.json") if name == "tissue-cells" else {}
         for path in list_files(base / name / "images", "*.png"):
             mask_path = partner(path, folder=base / name / "masks", suffix=".png")
+            image, codes = read_rgb(path), read_labels(mask_path)
+            require_size(codes, image, path=mask_path)
             yield Sample(
                 sample_id=f"{name}/{path.stem}",
-                image=read_rgb(path),
+                image=image,
                 mpp=MPP,
                 group=tcga_patient(path.name) or path.stem.split("_")[0],
                 source=SOURCE,
                 nuclei=_points(boxes.get(path.name, []), til_id),
-                region=map_codes(read_labels(mask_path), ids, path=mask_path),
+                region=map_codes(codes, ids, path=mask_path),
                 labelled_nuclei=(til_id,) if name == "tissue-cells" else (),
             )
 
@@ -91,9 +93,9 @@ def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         names = {image["id"]: Path(image["file_name"]).name for image in stored["images"]}
         categories = {category["id"]: category["name"] for category in stored["categories"]}
-        rows = [(names[a["image_id"]], categories[a["category_id"]], tuple(a["bbox"])) for a in stored["annotations"]]
+        rows = [(names[a["image_id"]], categories[a["category_id"]], _box(a["bbox"])) for a in stored["annotations"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: expected COCO's images, categories and annotations: {error!r}"
+        msg = f"{path}: expected COCO's images, categories and annotations, each with a bbox of four: {error!r}"
         raise DatasetError(msg) from error
     boxes: dict[str, list[tuple[float, float, float, float]]] = {}
     for name, category, box in rows:
@@ -102,6 +104,11 @@ def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]
             raise UnknownLabel(msg)
         boxes.setdefault(name, []).append(box)
     return boxes
+
+
+def _box(stored: Iterable[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = (float(number) for number in stored)
+    return x, y, width, height
 
 
 def _points(boxes: list[tuple[float, float, float, float]], class_id: int) -> pd.DataFrame:

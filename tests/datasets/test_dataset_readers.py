@@ -31,7 +31,7 @@ from pathopan.datasets import (
     read_dataset,
     tiger,
 )
-from pathopan.datasets.outlines import Nucleus, crop_sample, paint_nuclei
+from pathopan.datasets.outlines import Nucleus, blank_sample, crop_sample, paint_nuclei
 from pathopan.datasets.sample import Sample
 from pathopan.errors import DatasetError, UnknownLabel
 
@@ -126,24 +126,31 @@ def test_bcss_reads_a_real_mask(tmp_path):
 
 # ----------------------------------------------------------------------------------------- PanopTILs
 TILE = "TCGA-S3-AA15-DX1_xmin55486_ymin28926_MPP-0.2500_xmin-0_ymin-0_xmax-1024_ymax-1024"
+MANUAL_TILE = "TCGA-A1-A0SP-DX1_left-7582_top-55032_bottom-56251_right-8801"
+PAINTED = (
+    ("CancerEpithelium", "lymphocyte", "polyline", *square(1, 3, 4, 6)),
+    ("TILsCell", "TILsCell", "polyline", *square(7, 7, 10, 10)),
+)
 
 
-def make_panoptils(base):
-    write_image(base / "rgbs" / f"{TILE}.png", pixels())
+def make_panoptils(base, tile=TILE, *, rows=PAINTED, typed=True, excluded=np.s_[:2]):
+    """A tile whose mask excludes a part of it: nuclei were annotated in the rest, by default from row 2 on."""
+    write_image(base / "rgbs" / f"{tile}.png", pixels())
     mask = np.zeros((12, 12, 3), np.uint8)
     mask[..., 0] = 1
     mask[:, 6:, 0] = 2
-    mask[2:, :, 1] = 9  # nuclei were annotated from row 2 on
-    write_image(base / "masks" / f"{TILE}.png", mask)
-    rows = [("CancerEpithelium", "lymphocyte", *square(1, 3, 4, 6)), ("TILsCell", "TILsCell", *square(7, 7, 10, 10))]
-    table = pd.DataFrame(rows, columns=["group", "raw_group", "coords_x", "coords_y"])
+    mask[..., 1] = 9
+    mask[..., 1][excluded] = 0
+    write_image(base / "masks" / f"{tile}.png", mask)
+    table = pd.DataFrame(rows, columns=["group", "raw_group", "type", "coords_x", "coords_y"])
     (base / "csv").mkdir(parents=True, exist_ok=True)
-    table.to_csv(base / "csv" / f"{TILE}.csv")
+    (table if typed else table.drop(columns="type")).to_csv(base / "csv" / f"{tile}.csv")
 
 
+@pytest.mark.parametrize("typed", [True, False])
 @pytest.mark.parametrize("release", ["", "tcga"])
-def test_panoptils_keeps_the_lymphocyte_that_the_bootstrap_relabelled(tmp_path, release):
-    make_panoptils(tmp_path / release)
+def test_panoptils_keeps_the_lymphocyte_that_the_bootstrap_relabelled(tmp_path, release, typed):
+    make_panoptils(tmp_path / release, typed=typed)
     sample = only(panoptils.read(tmp_path))
     assert sample.nuclei["class_id"].tolist() == [N_TIL, N_TIL]
     assert sample.image.shape == (10, 12, 3)
@@ -159,6 +166,71 @@ def test_panoptils_keeps_the_lymphocyte_that_the_bootstrap_relabelled(tmp_path, 
     assert final.image.shape == (12, 12, 3)
 
 
+@pytest.mark.parametrize("tile", [TILE, MANUAL_TILE])
+def test_panoptils_tiles_are_coarser_than_their_names_say(tmp_path, tile):
+    make_panoptils(tmp_path, tile)
+    sample = only(panoptils.read(tmp_path))
+    spanned_px, slide_mpp, tile_px = 8801 - 7582, 0.2521, 1024
+    assert sample.mpp == pytest.approx(spanned_px * slide_mpp / tile_px, abs=0.001)
+    assert sample.mpp == 0.3
+
+
+def test_panoptils_pixels_that_the_mask_excludes_are_blank_glass(tmp_path):
+    corner = np.s_[8:, 8:]
+    make_panoptils(tmp_path, excluded=corner)
+    for crop in (True, False):
+        sample = only(panoptils.read(tmp_path, crop=crop))
+        assert (sample.image[corner] == 255).all()
+        assert (sample.region[corner] == 0).all()
+        assert (sample.instances[corner] == 0).all()
+        seen = np.ones((12, 12), bool)
+        seen[corner] = False
+        assert np.array_equal(sample.image[seen], pixels()[seen])
+        assert (sample.region[seen] > 0).all()
+        assert (sample.instances == 2).sum() == 5  # of nine: the corner has four
+        assert sample.nuclei[["x_px", "y_px"]].values.tolist() == [[2.5, 4.5], [8.1, 8.1]]
+    make_panoptils(tmp_path)
+    assert (only(panoptils.read(tmp_path, crop=False)).image[:2] == 255).all()
+
+
+def test_panoptils_nuclei_in_excluded_pixels_are_left_out(tmp_path):
+    make_panoptils(tmp_path, excluded=np.s_[6:, 6:])
+    assert only(panoptils.read(tmp_path)).nuclei["instance_id"].tolist() == [1]
+
+
+def test_panoptils_tile_without_a_field_stays_as_it_is(tmp_path):
+    make_panoptils(tmp_path, excluded=np.s_[:])
+    sample = only(panoptils.read(tmp_path))
+    assert np.array_equal(sample.image, pixels())
+    assert (sample.region > 0).all()
+    assert len(sample.nuclei) == 2
+
+
+def test_panoptils_boxes_and_points_are_points_and_forbid_an_instance_map(tmp_path):
+    rows = (
+        *PAINTED,
+        ("TILsCell", "lymphocyte", "rectangle", "2,6,6,2,2", "8,8,11,11,8"),
+        ("TILsCell", "lymphocyte", "point", "9", "3"),
+        ("CancerEpithelium", "tumor", "polyline", "5,7", "2,4"),  # encloses nothing
+        ("fov", "fov", "rectangle", *square(0, 0, 12, 12)),
+        ("CancerEpithelium", "tumor", "rectangle", None, None),
+    )
+    make_panoptils(tmp_path, MANUAL_TILE, rows=rows, excluded=np.s_[:0])
+    sample = only(panoptils.read(tmp_path))
+    assert sample.instances is None
+    assert sample.nuclei.to_dict("list") == {
+        "x_px": [2.5, 8.5, 4.0, 9.0, 6.0],
+        "y_px": [4.5, 8.5, 9.5, 3.0, 3.0],
+        "class_id": [N_TIL, N_TIL, N_TIL, N_TIL, N_TUMOR],
+        "instance_id": [0] * 5,
+    }
+
+
+def test_panoptils_with_points_only(tmp_path):
+    make_panoptils(tmp_path, MANUAL_TILE, rows=[("TILsCell", "lymphocyte", "point", 9, 3)])
+    assert only(panoptils.read(tmp_path)).nuclei[["x_px", "y_px"]].values.tolist() == [[9.0, 1.0]]
+
+
 def test_panoptils_errors(tmp_path):
     make_panoptils(tmp_path)
     table = tmp_path / "csv" / f"{TILE}.csv"
@@ -172,6 +244,9 @@ def test_panoptils_errors(tmp_path):
         list(panoptils.read(tmp_path))
     table.write_text('raw_group,coords_x,coords_y\ntumor,"1,2","1,2,3"\n')
     with pytest.raises(DatasetError, match="equally long lists"):
+        list(panoptils.read(tmp_path))
+    table.write_text("raw_group,coords_x,coords_y\ntumor,1,\n")
+    with pytest.raises(DatasetError, match=r"must be numbers, found 1(\.0)? and nan"):
         list(panoptils.read(tmp_path))
     table.unlink()
     with pytest.raises(DatasetError, match=r"has no .*csv"):
@@ -340,9 +415,9 @@ BOX = [(1, 1), (4, 1), (4, 4), (1, 4)]
 FAR = [(6.5, 6.2), (9.5, 6.2), (9.5, 9.2), (6.5, 9.2)]
 
 
-@pytest.mark.parametrize("flat", [False, True])
-def test_monuseg_in_both_layouts(tmp_path, flat):
-    images, annotations = (tmp_path, tmp_path) if flat else (tmp_path / "Tissue Images", tmp_path / "Annotations")
+@pytest.mark.parametrize("folder", ["Tissue Images", "Tissue images", None])
+def test_monuseg_in_both_layouts(tmp_path, folder):
+    images, annotations = (tmp_path / folder, tmp_path / "Annotations") if folder else (tmp_path, tmp_path)
     for folder in (images, annotations):
         folder.mkdir(exist_ok=True)
     tifffile.imwrite(images / "TCGA-18-5592-01Z-00-DX1.tif", pixels(), photometric="rgb")
@@ -492,6 +567,73 @@ def test_qupath_without_roi_takes_the_whole_image_and_names_can_be_given(tmp_pat
         list(qupath.read(tmp_path, mpp=0.5, slide_mpp=0.5))
 
 
+def test_qupath_outside_an_roi_that_is_no_rectangle_is_blank_glass(tmp_path):
+    write_image(tmp_path / "case.png", pixels(20, 20))
+    inside, crossing, outside = rectangle(2, 2, 6, 6), rectangle(0, 17, 4, 20), rectangle(14, 14, 18, 18)
+    nuclei = [feature("detection", "Tumor", ring) for ring in (inside, crossing, outside)]
+    drawn = [
+        feature("annotation", "Region*", [[0, 0], [20, 0], [0, 20]]),
+        feature("annotation", "Stroma", rectangle(0, 0, 20, 20)),
+    ]
+    write_geojson(tmp_path / "case.geojson", [*drawn, *nuclei])
+    sample = only(qupath.read(tmp_path, mpp=0.5, slide_mpp=0.5))
+    y, x = np.mgrid[:20, :20]
+    known, far = x + y < 19, x + y > 19  # the border leads through the middles of the pixels between
+    assert np.array_equal(sample.image[known], pixels(20, 20)[known])
+    assert (sample.image[far] == 255).all()
+    assert (sample.region[known] == STROMA).all()
+    assert (sample.region[far] == 0).all()
+    assert not sample.instances[far].any()
+    assert sample.nuclei["instance_id"].tolist() == [1, 2]
+    assert [(sample.instances == i).sum() for i in (1, 2)] == [16, 6]
+    centre = sample.nuclei[["x_px", "y_px"]].iloc[1]
+    assert centre["x_px"] + centre["y_px"] < 20  # of what is seen; as drawn it is at 2, 18.5
+
+
+def test_qupath_points_outside_an_roi_that_is_no_rectangle_say_nothing(tmp_path):
+    write_image(tmp_path / "case.png", pixels(20, 20))
+    points = {"type": "Feature", "geometry": {"type": "MultiPoint", "coordinates": [[3, 3], [16, 16]]},
+              "properties": {"objectType": "annotation", "classification": {"name": "Tumor"}}}  # fmt: skip
+    roi = feature("annotation", "ROI", [[0, 0], [20, 0], [0, 20]])
+    write_geojson(tmp_path / "case.geojson", [roi, points, feature("detection", "Tumor", rectangle(5, 5, 9, 9))])
+    sample = only(qupath.read(tmp_path, mpp=0.5, slide_mpp=0.5))
+    assert sample.nuclei[["x_px", "y_px"]].values.tolist() == [[3, 3], [7, 7]]
+    write_geojson(tmp_path / "case.geojson", [roi, {**points, "geometry": {"type": "Point", "coordinates": [16, 16]}},
+                                              feature("detection", "Tumor", rectangle(5, 5, 9, 9))])  # fmt: skip
+    assert (only(qupath.read(tmp_path, mpp=0.5, slide_mpp=0.5)).instances == 1).sum() == 16
+
+
+@pytest.mark.parametrize("bounds", [(10, 10, 30, 20), (10.4, 9.7, 30.6, 20.2)])
+def test_qupath_rectangles_have_no_blank_border(tmp_path, bounds):
+    write_image(tmp_path / "case.png", pixels(40, 40))
+    write_geojson(tmp_path / "case.geojson", [feature("annotation", "ROI", rectangle(*bounds))])
+    sample = only(qupath.read(tmp_path, mpp=0.5, slide_mpp=0.5))
+    x0, y0, x1, y1 = (*np.floor(bounds[:2]).astype(int), *np.ceil(bounds[2:]).astype(int))
+    assert np.array_equal(sample.image, pixels(40, 40)[y0:y1, x0:x1])
+
+
+def make_qupath_slides(root, *names):
+    for name in names:
+        write_image(root / f"{name}.png", pixels(8, 8))
+        write_geojson(root / f"{name}.geojson", [])
+
+
+@pytest.mark.parametrize("ending", ["", ".png", ".PNG", ".svs", ".ome.tif"])
+def test_qupath_patients_are_found_by_name_or_file_name(tmp_path, ending):
+    make_qupath_slides(tmp_path, "001", "002", "H.1-22")
+    rows = "".join(f"{name}{ending},{patient}\n" for name, patient in (("001", "07"), ("002", "07"), ("H.1-22", "NA")))
+    (tmp_path / "patients.csv").write_text(f"slide,patient\n{rows}")
+    assert [sample.group for sample in qupath.read(tmp_path, slide_mpp=0.5)] == ["07", "07", "NA"]
+
+
+@pytest.mark.parametrize("rows", ["001,P7\n", "001,P7\n002,\n", "001,P7\n002\n"])
+def test_qupath_slide_without_a_patient_is_named(tmp_path, rows):
+    make_qupath_slides(tmp_path, "001", "002")
+    (tmp_path / "patients.csv").write_text(f"slide,patient\n{rows}")
+    with pytest.raises(DatasetError, match=r"patients\.csv: names no patient for the slide 002; add a row"):
+        next(qupath.read(tmp_path, slide_mpp=0.5))
+
+
 def test_qupath_errors(tmp_path):
     with pytest.raises(DatasetError, match=r"holds no \*.geojson"):
         list(qupath.read(tmp_path))
@@ -576,3 +718,19 @@ def test_a_nucleus_that_reaches_in_has_the_centre_of_what_is_seen():
     )
     left = crop_sample(whole, box=(14, 0, 30, 20))
     assert left.nuclei[["x_px", "y_px"]].to_numpy().tolist() == [[1.0, 13.0]]
+
+
+def test_blanking_leaves_the_sample_as_it_is():
+    table, instances = paint_nuclei([Nucleus(shapely.box(1, 1, 5, 5), 1)], shape=(6, 8))
+    image, region = np.full((6, 8, 3), 9, np.uint8), np.full((6, 8), STROMA, np.uint8)
+    source = Source("Made", "CC0-1.0", "nobody", "breast")
+    whole = Sample("s", image, 0.5, "g", source, table, instances, region)
+    left = blank_sample(whole, known=np.arange(8) < np.full((6, 1), 2))
+    assert left.image[..., 0].tolist() == [[9] * 2 + [255] * 6] * 6
+    assert left.region.tolist() == [[STROMA] * 2 + [0] * 6] * 6
+    assert (left.image.dtype, left.region.dtype, left.instances.dtype) == (np.uint8, np.uint8, np.int32)
+    assert left.nuclei[["x_px", "y_px", "instance_id"]].values.tolist() == [[1.5, 3, 1]]
+    assert (image == 9).all()
+    assert (region == STROMA).all()
+    assert (instances > 0).sum() == 16
+    assert table[["x_px", "y_px"]].values.tolist() == [[3, 3]]
