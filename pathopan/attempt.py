@@ -13,20 +13,22 @@ from typing import Any
 from pathopan.batch import Failure, RunSettings, describe_failure, note_failure, open_record
 from pathopan.files import remove_leftovers
 from pathopan.inference.runtime import check_device, resolve_device
-from pathopan.inference.shards import ShardPlan
+from pathopan.inference.shards import ShardPlan, remove_shards
 from pathopan.manifest import SlideEntry
 from pathopan.outputs import Place, export_to_files, find_place, is_complete
 from pathopan.privacy import forget_paths, without_path
 from pathopan.record import SlideRecord
 from pathopan.scoring import score_to_files
-from pathopan.spread import Spread
+from pathopan.spread import Spread, gpu_places
 from pathopan.stages import (
     Engine,
     Job,
     Predict,
     Progress,
     Tiling,
+    describe_bundle,
     is_stitched,
+    is_tiled,
     predict_shards,
     predict_slide,
     stitch_slide,
@@ -53,7 +55,9 @@ class Attempts:
 
     def __init__(self, settings: RunSettings) -> None:
         """Read the bundle; the network is loaded when a tile needs it."""
-        check_device(settings.device, settings.config.inference.runtime)
+        runtime = settings.config.inference.runtime
+        for place in gpu_places(settings.device, settings.gpus) or [settings.device]:
+            check_device(place, runtime)
         self._settings = settings
         self._engine = Engine(settings.bundle, settings.config, device=settings.device)
         self.described = {**describe_engine(self._engine), "overlap": overlaps(settings)}
@@ -70,7 +74,13 @@ class Attempts:
             self._predict = spread.predict
 
     def __call__(
-        self, entry: SlideEntry, run: dict[str, Any], progress: Progress, *, finish: bool = True
+        self,
+        entry: SlideEntry,
+        run: dict[str, Any],
+        progress: Progress,
+        *,
+        finish: bool = True,
+        overwrite: bool = False,
     ) -> tuple[Failure | None, bool]:
         """Run one slide; turn what goes wrong into a failure and note it in the slide's record.
 
@@ -84,6 +94,8 @@ class Attempts:
             Told (stage, done, total).
         finish : bool
             If not, only the tiles are looked at; another call does the rest, in whichever process.
+        overwrite : bool
+            Do everything again.
 
         Returns
         -------
@@ -102,10 +114,9 @@ class Attempts:
         record = None
         try:
             record = open_record(self._settings, entry)
-            job = self._begin(entry, record)
-            if not finish:
-                return None, look_at_slide(job, record, told, predict=self._predict)
-            return None, self._finish(job, record, run, told)
+            job = self._begin(entry, record, overwrite=overwrite)
+            looked = not finish and look_at_slide(job, record, told, predict=self._predict)
+            return None, looked or self._finish(job, record, run, told)  # a slide that was complete is finished here
         except Exception as error:  # noqa: BLE001 (whatever one slide does, the others are done)
             failure = describe_failure(entry, reached, error)
             if record is not None:
@@ -114,11 +125,14 @@ class Attempts:
                     self._forget(entry, record)
             return failure, False
 
-    def _begin(self, entry: SlideEntry, record: SlideRecord) -> Job:
+    def _begin(self, entry: SlideEntry, record: SlideRecord, *, overwrite: bool) -> Job:
         settings, folder = self._settings, record.path.parent
         remove_leftovers(folder)
-        if settings.overwrite and "stages" in record.entries:
+        if overwrite and "stages" in record.entries:
             record.entries["stages"] = {}
+            record.write()
+        if overwrite:
+            remove_shards(folder / "shards")
         return Job(entry, settings.config, self._engine, folder, workers=settings.workers, tissue=settings.tissue)
 
     def _finish(self, job: Job, record: SlideRecord, run: dict[str, Any], progress: Progress) -> bool:
@@ -165,26 +179,23 @@ def heard_warnings() -> Iterator[list[str]]:
     told += [str(one.message) for one in caught]
 
 
-def _keep_warnings(job: Job, record: SlideRecord, told: list[str]) -> None:
-    """Enter warnings into a slide's record, each once; they name files, which not everybody may read."""
+def keep_warnings(job: Job, record: SlideRecord, told: list[str]) -> None:
+    """Enter warnings into a slide's record, each once."""
     if told:
         notes = record.notes("tile")
-        texts = [without_path(text, job.entry.path, job.entry.slide_id) for text in told]
-        notes["reader_warnings"] = list(dict.fromkeys([*notes.get("reader_warnings", []), *texts]))[:MAX_WARNINGS]
+        known = [*notes.get("reader_warnings", []), *nameless(job, told)]
+        notes["reader_warnings"] = list(dict.fromkeys(known))[:MAX_WARNINGS]
         record.write()
+
+
+def nameless(job: Job, told: list[str]) -> list[str]:
+    """Give what a slide's reader told, each once and without the slide's path, which not everybody may read."""
+    return list(dict.fromkeys(without_path(text, job.entry.path, job.entry.slide_id) for text in told))
 
 
 def describe_engine(engine: Engine) -> dict[str, Any]:
     """Give what ``run.json`` holds of a bundle."""
-    bundle = engine.bundle
-    told = {
-        "name": bundle.name,
-        "path": str(engine.name),
-        "sha256": bundle.sha256,
-        "licence": bundle.licence,
-        "mpp": bundle.mpp,
-    }
-    return {"bundle": told, "taxonomy": bundle.taxonomy.to_dict()}
+    return {"bundle": describe_bundle(engine), "taxonomy": engine.bundle.taxonomy.to_dict()}
 
 
 def run_slide(
@@ -203,14 +214,16 @@ def run_slide(
         If the slide cannot be read, has no mpp, or is too coarse.
     """
     place = _place(job, record)
-    if is_complete(place, record):
+    if is_complete(place, record) and is_tiled(job, record):
         return False
     if not is_stitched(job, record):
         with heard_warnings() as told:
             tiling, plan = _look(job, record, progress, predict)
             progress("stitch", len(tiling.tiles), len(tiling.tiles))
             stitch_slide(job, tiling, plan, record, progress=progress)
-        _keep_warnings(job, record, told)
+        keep_warnings(job, record, told)
+    elif not is_tiled(job, record):
+        tile_slide(job, record)
     progress("score", 0, 1)
     score_to_files(place, record)
     progress("export", 0, 1)
@@ -231,12 +244,12 @@ def look_at_slide(job: Job, record: SlideRecord, progress: Progress, *, predict:
     SlideError
         If the slide cannot be read, has no mpp, or is too coarse.
     """
-    if is_complete(_place(job, record), record):
+    if is_complete(_place(job, record), record) and is_tiled(job, record):
         return False
     if not is_stitched(job, record):
         with heard_warnings() as told:
             _look(job, record, progress, predict)
-        _keep_warnings(job, record, told)
+        keep_warnings(job, record, told)
     return True
 
 

@@ -52,6 +52,10 @@ Ngff = Annotated[NgffVersion | None, typer.Option("--ngff", help="OME-Zarr versi
 Patience = Annotated[float, typer.Option(min=0.1, help="Minutes without progress until a slide is given up.")]
 
 
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of any program that SIGINT ended."""
+
+
 def main() -> None:
     """Run the command line; exit 0 when all is done, 1 when a slide failed, 2 when it was used wrongly."""
     debug = "--debug" in sys.argv
@@ -61,15 +65,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is open is closed
     try:
         app()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # typer has turned Ctrl-C into this
+            sys.stderr.write("pathopan: interrupted; what is written stays, and the same command goes on from there\n")
+        raise
     except Exception as error:
         if debug:
             raise
         text, code = describe_end(error)
         sys.stderr.write(f"pathopan: {text}\n")
         sys.exit(code)
-    except KeyboardInterrupt:
-        sys.stderr.write("pathopan: interrupted; what is written stays, and the same command goes on from there\n")
-        sys.exit(130)
 
 
 def describe_end(error: Exception) -> tuple[str, int]:

@@ -122,7 +122,10 @@ def tables(out: Planned) -> None:
     from pathopan.jobs.plan import read_plan
     from pathopan.jobs.tables import tables_job
 
-    for failure in tables_job(read_plan(out)):
+    unfinished, notes = tables_job(read_plan(out))
+    for note in notes:
+        typer.echo(f"note: {note}")
+    for failure in unfinished:
         typer.echo(f"UNFINISHED {failure.slide_id} ({failure.stage}): {failure.message}")
     typer.echo(f"tables: {out / 'scores.csv'}, {out / 'failures.csv'}, {out / 'report.html'}")
 

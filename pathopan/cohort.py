@@ -64,7 +64,7 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[M
         write_import_script(out, taxonomy=taxonomy, slide_files=files)
         page = cohort_page(open_result(out), title=out.resolve().name, definitions=definitions(taxonomy))
         write_cohort_report(out / "report.html", page)
-    return [*unlike_settings(slides), *same_files(slides)]
+    return [*unlike_settings(slides), *unlike_bundles(slides), *same_files(slides)]
 
 
 def unlike_settings(slides: Sequence[SlideFiles]) -> Iterator[str]:
@@ -85,6 +85,24 @@ def unlike_settings(slides: Sequence[SlideFiles]) -> Iterator[str]:
         yield (
             f"{_few(names)} {'was' if len(names) == 1 else 'were'} scored by other settings than most slides: "
             "`pathopan score` on the folder brings all to the same"
+        )
+
+
+def unlike_bundles(slides: Sequence[SlideFiles]) -> Iterator[str]:
+    """Tell which slides were segmented by another bundle than most; records of older versions do not know theirs."""
+    groups: dict[str, list[str]] = {}
+    names: dict[str, str] = {}
+    for name, score, record in slides:
+        bundle = record.get("stages", {}).get("stitch", {}).get("bundle") or {}
+        if score is not None and "failure" not in record and bundle.get("sha256"):
+            groups.setdefault(bundle["sha256"], []).append(name)
+            names[bundle["sha256"]] = bundle.get("name", "")
+    ordered = sorted(groups, key=lambda sha256: len(groups[sha256]))
+    for sha256 in ordered[:-1]:
+        few = groups[sha256]
+        yield (
+            f"{_few(few)} {'was' if len(few) == 1 else 'were'} segmented by {names[sha256]}, and most slides by "
+            f"{names[ordered[-1]]}: run all by the same to compare them"
         )
 
 

@@ -18,7 +18,8 @@ _LEFTOVER = re.compile(r"\..+\.\d+\.pathopan\.tmp")
 def atomic_path(target: Path) -> Iterator[Path]:
     """Give a temporary path beside the target, and rename it into place when the block ends well.
 
-    The target may be a file or a folder; an existing one is replaced. If the block raises, nothing is left behind.
+    The target may be a file or a folder; an existing one is replaced. If the block raises, nothing is left behind. A
+    file is on the disk before it has its name, so that one which exists is complete even if the power fails.
 
     Parameters
     ----------
@@ -35,15 +36,28 @@ def atomic_path(target: Path) -> Iterator[Path]:
     ['a.txt']
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.pathopan.tmp")
-    remove(temporary)
+    temporary, old = (target.with_name(f".{target.name}.{os.getpid()}{end}.pathopan.tmp") for end in ("", "0"))
+    for path in (temporary, old):
+        remove(path)
     try:
         yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
         if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
+            target.replace(old)  # deleting a folder takes its time, and half of one must not have its name
         temporary.replace(target)
     finally:
-        remove(temporary)
+        for path in (temporary, old):
+            remove(path)
+
+
+def has_content(path: Path) -> bool:
+    """Say whether there is a folder, or a file that is not empty."""
+    try:
+        return path.is_dir() or path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def remove(path: Path) -> None:

@@ -15,6 +15,9 @@ from pathopan.errors import ConfigError, ManifestError, MissingMpp, SlideError
 from pathopan.files import check_regular
 from pathopan.slide.open import open_slide, slide_name
 
+_DICOM_HEAD = 1_000_000
+"""Bytes of a DICOM file that its description is looked for in."""
+
 SLIDE_SUFFIXES = frozenset(
     [
         ".svs",
@@ -134,7 +137,35 @@ def _exists(path: Path) -> bool:
 
 def _slides_in(folder: Path, *, recursive: bool) -> list[Path]:
     found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(path for path in found if path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith("."))
+    slides = (path for path in found if path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith("."))
+    theirs = (path for path in slides if not (path.parent / "record.json").is_file())  # a run's own pictures are none
+    return _one_a_series(sorted(theirs))
+
+
+def _one_a_series(files: Sequence[Path]) -> list[Path]:
+    """Keep one file of each DICOM slide, whose levels are files of their own: the first that holds a level."""
+    chosen: dict[object, tuple[bool, Path]] = {}
+    for file in files:
+        series, has_level = _dicom_series(file) if file.suffix.lower() == ".dcm" else (None, True)
+        key = (file.parent, series) if series else file
+        if key not in chosen or (has_level and not chosen[key][0]):
+            chosen[key] = has_level, file
+    return sorted(file for _, file in chosen.values())
+
+
+def _dicom_series(file: Path) -> tuple[bytes | None, bool]:
+    """Find the SeriesInstanceUID in a DICOM file's head, and whether it says VOLUME: the image type of levels.
+
+    Native code must not open a slide here, in the process that no slide may bring down. The tag is (0020,000E), with
+    its type UI or without (DICOM PS3.5, section 7.1).
+    """
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_DICOM_HEAD)
+    except OSError:
+        return None, True
+    found = re.search(rb"\x20\x00\x0e\x00(?:UI..|.{4})([0-9.]{5,64})", head, flags=re.DOTALL)
+    return (found[1] if found else None), b"VOLUME" in head
 
 
 def read_manifest(path: Path) -> list[SlideEntry]:

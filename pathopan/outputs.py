@@ -119,7 +119,7 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
     edit = load_edit(place.folder, record, taxonomy=taxonomy)
     page = slide_page(
         result,
-        run={name: value for name, value in run.items() if name not in _OF_ONE_CALL},
+        run={name: value for name, value in run.items() if name not in _OF_ONE_CALL} | _bundle_of(record),
         definitions=definitions(taxonomy),
         field_densities=_field_densities(result.score),
         annotations=edit.annotations if edit else (),
@@ -134,13 +134,20 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
     record.finish("export", place.prints["export"], seconds=time.monotonic() - started, notes=notes)
 
 
+def _bundle_of(record: SlideRecord) -> dict[str, Any]:
+    """Name the bundle that a slide's pixels are of: the run may have gone on with another since."""
+    known = record.notes("stitch").get("bundle")
+    return {"bundle": known} if known else {}
+
+
 def _piece_of(place: Place, record: SlideRecord) -> PieceOf | None:
     """Give what tells a nucleus's piece of tissue, if the slide has so many nuclei, and more than one piece."""
-    mask = place.folder / "tissue.png"
-    if count_rows(place.folder / "nuclei.parquet") <= place.config.export.piece_nuclei or not mask.is_file():
+    mask, mpp = place.folder / "tissue.png", record.notes("tile").get("tissue_mpp")
+    few = count_rows(place.folder / "nuclei.parquet") <= place.config.export.piece_nuclei
+    if few or mpp is None or not mask.is_file():
         return None
     tissue = np.asarray(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)) > 0
-    pieces = find_pieces(tissue, mpp=float(record.notes("tile")["tissue_mpp"]))
+    pieces = find_pieces(tissue, mpp=float(mpp))
     if len(pieces.areas_mm2) < 2:
         return None
     return lambda nuclei: pieces.find(nuclei["x_um"], nuclei["y_um"])

@@ -42,6 +42,7 @@ class Request(NamedTuple):
     entry: SlideEntry
     run: dict[str, Any]  # what run.json holds
     finish: bool = True  # if not, the tiles are looked at, and that is all
+    overwrite: bool = False  # do everything again
 
 
 class Worker(Protocol):
@@ -89,7 +90,11 @@ def start_attempts(settings: RunSettings) -> tuple[dict[str, Any], Answer]:
     from pathopan.attempt import Attempts  # with torch, which the parent of a child never loads
 
     attempts = Attempts(settings)
-    return attempts.described, lambda request, tell: attempts(request.entry, request.run, tell, finish=request.finish)
+
+    def answer(request: Request, tell: Tell) -> Attempt:
+        return attempts(request.entry, request.run, tell, finish=request.finish, overwrite=request.overwrite)
+
+    return attempts.described, answer
 
 
 def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: Listener) -> Outcome:
@@ -130,8 +135,7 @@ def run_cohort(entries: Sequence[SlideEntry], settings: RunSettings, listener: L
         heard = stack.enter_context(ProgressFile(settings.out, entries, listener))
         finisher = None
         if described.get("overlap") and settings.isolate and len(entries) > 1:
-            then = replace(settings, overwrite=False, gpus=())  # the first process sees to both
-            finisher = stack.enter_context(closing(open_worker(then, lock)))
+            finisher = stack.enter_context(closing(open_worker(replace(settings, gpus=()), lock)))
         done, skipped, failures = 0, 0, []
         for entry, (failure, ran) in _attempts(entries, run, settings, heard, worker, finisher):
             if failure:
@@ -157,7 +161,7 @@ def _attempts(
     def looked() -> Iterator[tuple[SlideEntry, Attempt]]:
         for number, entry in enumerate(entries, start=1):
             listener.slide(entry.slide_id, number, len(entries))
-            request = Request(entry, run, finish=finisher is None)
+            request = Request(entry, run, finish=finisher is None, overwrite=settings.overwrite)
             yield entry, _attempt(worker, request, settings, listener.progress)
 
     if finisher is None:
@@ -186,6 +190,7 @@ def _attempt(worker: Worker, request: Request, settings: RunSettings, hear: Tell
             found: Attempt = worker.ask(request, told)
         except ProcessDied as error:
             if not last and not isinstance(error, ProcessStalled):
+                request = request._replace(overwrite=False)  # what the first one finished is kept
                 continue
             failure = describe_failure(request.entry, reached, error)
             with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pathopan.errors import ResultError
-from pathopan.files import atomic_path, read_file
+from pathopan.files import atomic_path, has_content, read_file
 from pathopan.written import Ledger, adopt, claim, settle
 
 LEDGER = ".pathopan.written.json"
@@ -182,7 +182,7 @@ class SlideRecord:
     def is_current(self, stage: str, print_: str, outputs: Iterable[Path]) -> bool:
         """Say whether a stage's output was made from just these inputs and is still there."""
         entry = self.entries.get("stages", {}).get(stage, {})
-        return entry.get("fingerprint") == print_ and all(path.exists() for path in outputs)
+        return entry.get("fingerprint") == print_ and all(map(has_content, outputs))
 
     def finish(self, stage: str, print_: str, *, seconds: float, notes: dict[str, Any] | None = None) -> None:
         """Enter a finished stage, and the checksums of what it wrote."""

@@ -11,14 +11,14 @@ from pathopan.calibration import drop_calibration, keep_calibration, read_calibr
 from pathopan.cohort import write_cohort_tables
 from pathopan.config import Config, Format, load_config, save_config
 from pathopan.edits import find_edited_slide, keep_edit, set_edit_aside
-from pathopan.errors import ConfigError, ResultError
+from pathopan.errors import ConfigError
 from pathopan.export.geojson import find_piece_paths
 from pathopan.formats import EXPORTS, Order, write_formats
 from pathopan.locks import hold_folder
 from pathopan.outputs import Place, export_to_files, find_place, read_slide_json
 from pathopan.privacy import forget_paths, hide_plan
 from pathopan.record import SlideRecord, replacing, write_json
-from pathopan.result import Result, open_result
+from pathopan.result import Result, SlideResult, open_result
 from pathopan.scores.summary import CALIBRATED
 from pathopan.scoring import score_to_files
 
@@ -109,7 +109,7 @@ def _rescore(result: Result, config: Config, given: Given) -> list[str]:
     if given.no_calibration:
         drop_calibration(out)
     lines: list[str] = []
-    for place, record in _places(result, config):
+    for place, record in _places(result, config, asked=touched):
         before, _ = read_slide_json(place.folder)
         score_to_files(place, record, stability=given.stability)
         export_to_files(place, record, run=result.run)
@@ -122,8 +122,8 @@ def _rescore(result: Result, config: Config, given: Given) -> list[str]:
         lines += [f"{place.slide_id}\tnote\t{text}" for text in record.notes("score").get("score_warnings", [])]
     with replacing(out, "config.yaml"):
         save_config(config, out / "config.yaml")
-    write_cohort_tables(out, taxonomy=result.taxonomy)
-    return lines
+    lines += _left_out(result)
+    return lines + [f"all\tnote\t{text}" for text in write_cohort_tables(out, taxonomy=result.taxonomy)]
 
 
 def export_run(
@@ -210,14 +210,19 @@ def _change_edit(result: Result, given: Given) -> str | None:
         keep_edit(given.regions, slide.path, record, taxonomy=slide.taxonomy)
         return slide.slide_id
     if given.original:
-        slide = result.slide(given.slide or _only_edited(result))
+        slide = _stored(result, given.slide or _only_edited(result))
         set_edit_aside(slide.path, SlideRecord.open(slide.path / "record.json"))
         return slide.slide_id
     return None
 
 
+def _stored(result: Result, slide_id: str) -> SlideResult:
+    """Open a slide's results also where a later run of it failed, as for want of the edit."""
+    return next((slide for slide in result.stored() if slide.slide_id == slide_id), None) or result.slide(slide_id)
+
+
 def _only_edited(result: Result) -> str:
-    edited = [s.slide_id for s in result if s.record.get("regions_edited")]
+    edited = [s.slide_id for s in result.stored() if s.record.get("regions_edited")]
     if len(edited) == 1:
         return edited[0]
     found = f"edited are {', '.join(edited)}; name one with --slide" if edited else "no slide has edited regions"
@@ -225,13 +230,25 @@ def _only_edited(result: Result) -> str:
     raise ConfigError(msg)
 
 
-def _places(result: Result, config: Config) -> Iterator[tuple[Place, SlideRecord]]:
-    for slide in result:
+def _is_past(record: SlideRecord) -> bool:
+    """Say whether a slide's files are of an earlier run, since the last one failed before it could score it."""
+    return record.entries.get("failure", {}).get("stage", "score") not in ("score", "export")
+
+
+def _left_out(result: Result) -> Iterator[str]:
+    """Tell which slides have files that are not to be scored."""
+    for slide in result.stored():
+        record = SlideRecord.open(slide.path / "record.json")
+        if _is_past(record) or "fingerprint" not in record.notes("stitch"):
+            yield f"{slide.slide_id}\tnote\tleft as it was: its last run was stopped or failed; run it again"
+
+
+def _places(result: Result, config: Config, *, asked: str | None = None) -> Iterator[tuple[Place, SlideRecord]]:
+    for slide in result.stored():
         record = SlideRecord.open(slide.path / "record.json")
         stitched = record.notes("stitch").get("fingerprint")
-        if stitched is None:
-            msg = f"{slide.path}: record.json does not know how the slide was stitched; run it again"
-            raise ResultError(msg)
+        if stitched is None or (_is_past(record) and slide.slide_id != asked):
+            continue
         place = find_place(
             slide.slide_id, slide.path, record, taxonomy=slide.taxonomy, config=config, stitch_print=stitched
         )

@@ -31,6 +31,7 @@ from pathopan.stitcher.ngff import PanopticArrays, open_panoptic
 from pathopan.tables import nuclei_schema
 
 Layer = Literal["regions", "nuclei"]
+Places = npt.NDArray[np.int64]
 
 _FAILURE_COLUMNS = ["slide_id", "path", "stage", "error", "message", "remedy"]
 
@@ -119,8 +120,8 @@ class Result:
     @property
     def slide_ids(self) -> list[str]:
         """Slides that are complete, in the order of the score table."""
-        known = [name for name in map(str, self.scores["slide_id"]) if Path(name).name == name]  # no way out of here
-        return [name for name in known if (self.path / "slides" / name / "score.json").is_file()]
+        failed = set(self.failures["slide_id"].astype(str))
+        return [slide.slide_id for slide in self.stored() if slide.slide_id not in failed]
 
     def slide(self, slide_id: str) -> SlideResult:
         """Open one slide's results.
@@ -140,6 +141,13 @@ class Result:
         else:
             msg = f"{self.path} has no slide {slide_id!r}; it has {', '.join(self.slide_ids) or 'none'}"
         raise ResultError(msg)
+
+    def stored(self) -> Iterator[SlideResult]:
+        """Yield every slide with a score on disk: also one that failed later, whose files are of an earlier run."""
+        for name in map(str, self.scores["slide_id"]):
+            folder = self.path / "slides" / name
+            if Path(name).name == name and (folder / "score.json").is_file():  # no way out of here
+                yield SlideResult(name, folder, self.taxonomy)
 
     def __iter__(self) -> Iterator[SlideResult]:
         """Yield the complete slides."""
@@ -347,8 +355,7 @@ class SlideResult:
     def _canvas(self, bounds_um: Bounds | None, mpp: float | None) -> tuple[Rgb, Bounds, float]:
         if bounds_um is not None or mpp is not None:
             scale = mpp or self.panoptic.arrays.image_mpp
-            bounds = bounds_um or self._whole_um()
-            window = _window(bounds, scale)
+            window = _window(bounds := bounds_um or self._whole_um(), scale)
             exact = (window.x * scale, window.y * scale, window.x1 * scale, window.y1 * scale)
             return self.picture(bounds, scale), exact, scale
         image, scale = self.thumbnail()
@@ -369,9 +376,7 @@ def _window(bounds_um: Bounds, mpp: float) -> Window:
     return Window(x, y, max(1, round(bounds_um[2] / mpp) - x), max(1, round(bounds_um[3] / mpp) - y))
 
 
-def _places(
-    window: Window, mpp: float, stored_mpp: float, shape: Sequence[int]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _places(window: Window, mpp: float, stored_mpp: float, shape: Sequence[int]) -> tuple[Places, Places]:
     """Give the stored rows and columns nearest to a window's pixel centres."""
     rows = np.floor((window.y + np.arange(window.height) + 0.5) * mpp / stored_mpp).astype(np.int64)
     columns = np.floor((window.x + np.arange(window.width) + 0.5) * mpp / stored_mpp).astype(np.int64)
@@ -379,8 +384,7 @@ def _places(
 
 
 def _inside(start: int, count: int, end: float) -> npt.NDArray[np.bool_]:
-    centres = start + np.arange(count) + 0.5
-    return (centres >= 0) & (centres < end)
+    return (start + np.arange(count) + 0.5 >= 0) & (start + np.arange(count) + 0.5 < end)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -44,8 +44,7 @@ class Spread:
         self, bundle: str | Path, config: Config, *, device: str, gpus: Sequence[int], patience_s: float
     ) -> None:
         """Start the processes."""
-        places = ["cpu" if device == "cpu" else f"cuda:{gpu}" for gpu in gpus]
-        starts = [partial(_start, bundle, config, device, place) for place in places]
+        starts = [partial(_start, bundle, config, device, place) for place in gpu_places(device, gpus)]
         self._devices = Devices(starts, patience_s=patience_s)
 
     def predict(self, job: Job, tiling: Tiling, shards: range, progress: Progress) -> dict[str, Any]:
@@ -70,6 +69,17 @@ class Spread:
     def close(self) -> None:
         """End the processes."""
         self._devices.close()
+
+
+def gpu_places(device: str, gpus: Sequence[int]) -> list[str]:
+    """Name the devices of several GPUs.
+
+    Examples
+    --------
+    >>> gpu_places("auto", [0, 1]), gpu_places("cpu", [0, 1])
+    (['cuda:0', 'cuda:1'], ['cpu', 'cpu'])
+    """
+    return ["cpu" if device == "cpu" else f"cuda:{gpu}" for gpu in gpus]
 
 
 def _start(bundle: str | Path, config: Config, device: str, place: str) -> tuple[None, Answer]:

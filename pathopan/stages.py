@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
 
 from pathopan.classes import Taxonomy
 from pathopan.collecting import collecting_rarely
@@ -23,28 +20,27 @@ from pathopan.config import Config
 from pathopan.errors import ConfigError, UnreadableSlide
 from pathopan.export.parquet_parts import GeoParquetWriter
 from pathopan.files import atomic_path, shown
-from pathopan.geometry import Grid, l0_from_px
+from pathopan.geometry import Grid
 from pathopan.inference.child import unheard
 from pathopan.inference.predict import DecodeTask, decode_margin_px, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.inference.shards import (
     ShardPlan,
     iter_nuclei,
+    missing_shards,
     read_regions,
     remove_shards,
     require_shards,
-    shard_path,
     write_shard,
 )
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import Bundle, load_bundle, read_bundle
-from pathopan.objects import measure_nuclei
+from pathopan.nucleus_stream import NucleusStream
 from pathopan.outputs import later_prints
 from pathopan.record import SlideRecord, fingerprint
 from pathopan.slide import Slide, SlideInfo, check_mpp, open_slide, read_overview
-from pathopan.stitcher.audit import SeamCounter
+from pathopan.slide.open import other_files
 from pathopan.stitcher.ngff import Version, open_panoptic
-from pathopan.stitcher.nuclei import MergedNuclei, merge_rows, tile_rows
 from pathopan.stitcher.store import write_panoptic
 from pathopan.tables import detections_schema
 from pathopan.tiler.drawn import tissue_from_geojson, tissue_from_image
@@ -149,14 +145,27 @@ class Job:
         return prints | later_prints(before, config)
 
 
+def describe_bundle(engine: Engine) -> dict[str, Any]:
+    """Give what ``run.json`` and a stitched slide's record hold of a bundle."""
+    bundle = engine.bundle
+    return {
+        "name": bundle.name,
+        "path": str(engine.name),
+        "sha256": bundle.sha256,
+        "licence": bundle.licence,
+        "mpp": bundle.mpp,
+    }
+
+
 def _slide_print(path: Path, mpp: float | None) -> str:
     try:
         stat = path.stat()
+        others = [file.stat() for file in other_files(path)]
     except (OSError, ValueError) as error:
         told = getattr(error, "strerror", None) or error
         msg = f"{path} cannot be read: {told}; check the path and the permissions"
         raise UnreadableSlide(msg) from error
-    return fingerprint(stat.st_size, stat.st_mtime_ns, mpp)
+    return fingerprint(stat.st_size, stat.st_mtime_ns, mpp, *([o.st_size, o.st_mtime_ns] for o in others))
 
 
 def _file_print(path: Path | None) -> str:
@@ -198,6 +207,7 @@ def tile_slide(job: Job, record: SlideRecord) -> Tiling:
             return Tiling(info, grid, tissue, pd.read_parquet(table_path))
         tissue = _tissue(job, slide)
     tiles = select_tiles(grid, tissue, min_tissue_fraction=config.min_tissue_fraction)
+    record.forget("tile")  # if this is stopped between two files, they do not pass for those of earlier settings
     record.claim(mask_path, table_path)
     with atomic_path(mask_path) as temporary:
         _, png = cv2.imencode(".png", tissue.mask.astype(np.uint8) * 255)
@@ -224,7 +234,9 @@ def is_tiled(job: Job, record: SlideRecord) -> bool:
 
 def is_stitched(job: Job, record: SlideRecord) -> bool:
     """Say whether the slide has been stitched by these settings."""
-    return record.is_current("stitch", job.prints["stitch"], [job.folder / "panoptic.ome.zarr"])
+    tables = [job.folder / name for name in ("detections.parquet", "nuclei.parquet")]
+    found = next((path for path in tables if path.is_file()), tables[0])
+    return record.is_current("stitch", job.prints["stitch"], [job.folder / "panoptic.ome.zarr", found])
 
 
 def describe_slide(info: SlideInfo) -> dict[str, Any]:
@@ -278,7 +290,7 @@ def predict_shards(job: Job, tiling: Tiling, shards: range, progress: Progress) 
         if any was.
     """
     plan, folder = shard_plan(job, tiling), shard_folder(job)
-    missing = [shard for shard in shards if not shard_path(folder, shard).is_file()]
+    missing = missing_shards(folder, shards)
     total = sum(len(plan.tiles(shard)) for shard in shards)
     to_do = sum(len(plan.tiles(shard)) for shard in missing)
     progress("predict", total - to_do, total)
@@ -331,15 +343,24 @@ def stitch_slide(
         picture = read_overview(slide, config.export.image_mpp)
     version: Version = "0.4" if config.export.ngff == "0.4" else "0.5"
     found = job.folder / "detections.parquet"
+    record.forget("stitch", "score", "export")
     record.claim(path, found)
     with GeoParquetWriter(found, schema=detections_schema(job.taxonomy)) as table:
-        nuclei = _Nuclei(job, tiling, table, progress)
+        nuclei = NucleusStream(
+            iter_nuclei(shard_folder(job), range(len(plan))),
+            grid,
+            table,
+            taxonomy=job.taxonomy,
+            um_per_px=tiling.info.mpp_l0,
+            # who waits for a slide knows by it that it is slow, and does not hang
+            beat=partial(progress, "stitch", len(tiling.tiles), len(tiling.tiles)),
+        )
         write_panoptic(
             path,
             grid=grid,
             taxonomy=job.taxonomy,
             regions=read_regions(shard_folder(job), plan, step=grid.step),
-            nuclei=nuclei.merged(plan),
+            nuclei=nuclei.merged(config.stitcher),
             picture=(picture, config.export.image_mpp),
             version=version,
         )
@@ -347,54 +368,11 @@ def stitch_slide(
     coarse = min(range(len(arrays.regions)), key=lambda i: abs(arrays.label_mpp * 2**i - config.objects.region_mpp))
     audit = nuclei.seams.result(arrays.regions[coarse], arrays.label_mpp * 2**coarse)
     kept, seen = nuclei.counts["nuclei"], nuclei.counts["candidates"]
-    notes = {"nuclei": kept, "duplicates": seen - kept, "seam_audit": audit.to_dict()}
+    notes = {
+        "nuclei": kept,
+        "duplicates": seen - kept,
+        "seam_audit": audit.to_dict(),
+        "bundle": describe_bundle(job.engine),
+    }
     record.finish("stitch", job.prints["stitch"], seconds=time.monotonic() - started, notes=notes)
     remove_shards(job.folder / "shards")
-
-
-class _Nuclei:
-    """The nuclei of a slide on their way from the shards into the label map, written and counted as they pass."""
-
-    def __init__(self, job: Job, tiling: Tiling, table: GeoParquetWriter, progress: Progress) -> None:
-        self._job, self._grid, self._table = job, tiling.grid, table
-        self._beat = partial(progress, "stitch", len(tiling.tiles), len(tiling.tiles))
-        self._um_per_px = tiling.info.mpp_l0
-        self.seams = SeamCounter(tiling.grid)
-        self.counts = Counter[str]()
-
-    def merged(self, plan: ShardPlan) -> Iterator[MergedNuclei]:
-        """Give them part by part."""
-        config, grid = self._job.config.stitcher, self._grid
-        rows = tile_rows(self._candidates(plan), grid)
-        margin = config.seam_margin_um / grid.mpp
-        for part in merge_rows(rows, grid, margin_px=margin, max_overlap=config.max_overlap):
-            self.counts["nuclei"] += len(part.nuclei)
-            self._note(part.nuclei)
-            self._beat()  # who waits for a slide knows by it that it is slow, and does not hang
-            yield part
-
-    def _candidates(self, plan: ShardPlan) -> Iterator[gpd.GeoDataFrame]:
-        yield _no_candidates(self._job.taxonomy)
-        for table in iter_nuclei(shard_folder(self._job), range(len(plan))):
-            self.counts["candidates"] += len(table)
-            yield table
-
-    def _note(self, nuclei: gpd.GeoDataFrame) -> None:
-        centroids = shapely.get_coordinates(shapely.centroid(nuclei.geometry.to_numpy())).reshape(-1, 2)
-        self.seams.add(centroids)
-        found = measure_nuclei(to_level_0(nuclei, self._grid), um_per_px=self._um_per_px)
-        names = {kind.id: kind.name for kind in self._job.taxonomy.nuclei}
-        self._table.write(found.assign(**{"class": found["class_id"].map(names).astype("str")}))
-
-
-def _no_candidates(taxonomy: Taxonomy) -> gpd.GeoDataFrame:
-    floats = ["prob", "hematoxylin_mean", *(f"prob_{kind.name}" for kind in taxonomy.nuclei)]
-    columns = {name: np.empty(0) for name in floats}
-    ids = {name: np.empty(0, np.int64) for name in ("class_id", "tile_index")}
-    return gpd.GeoDataFrame({**ids, **columns}, geometry=gpd.GeoSeries([], crs=None), crs=None)
-
-
-def to_level_0(nuclei: gpd.GeoDataFrame, grid: Grid) -> gpd.GeoDataFrame:
-    """Move polygons from grid pixels to level-0 pixels."""
-    moved = shapely.transform(nuclei.geometry.to_numpy(), lambda xy: l0_from_px(xy, grid))
-    return gpd.GeoDataFrame(nuclei.drop(columns="geometry"), geometry=moved, crs=None)

@@ -83,7 +83,7 @@ def verify_run(out: Path) -> list[str]:
     """
     result = open_result(out)
     violations = []
-    for slide in result:
+    for slide in result.stored():
         try:
             found = list(verify_slide(slide))
         except PathopanError as error:

@@ -206,6 +206,7 @@ def test_stopped_in_the_middle_the_child_ends_and_the_lock_is_free(tmp_path, sma
     _, err = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in err
+    assert ("interrupted; what is written stays, and the same command goes on" in err) == (number == signal.SIGINT)
     deadline = time.monotonic() + 15
     while is_alive(children[0]) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -194,3 +194,29 @@ def test_an_mpp_for_all_slides_must_be_one(tmp_path, mpp):
 def test_semicolons_are_named_as_such(tmp_path):
     with pytest.raises(ManifestError, match="with commas between the columns"):
         read_manifest(manifest(tmp_path, "slide_id;path\na;a.svs\n"))
+
+
+def dicom(folder: Path, name: str, series: str, *, level: bool = True, typed: bool = True) -> Path:
+    """Write the head of a DICOM file, in explicit or implicit notation."""
+    kind, value = (b"VOLUME" if level else b"LABEL"), series.encode()
+    size = b"UI" + len(value).to_bytes(2, "little") if typed else len(value).to_bytes(4, "little")
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(bytes(128) + b"DICM" + kind + b"\x20\x00\x0e\x00" + size + value)
+    return folder / name
+
+
+def test_the_levels_of_a_dicom_slide_are_one_slide(tmp_path):
+    dicom(tmp_path / "s", "0.dcm", "1.2.840.1", level=False)
+    dicom(tmp_path / "s", "1.dcm", "1.2.840.1")
+    dicom(tmp_path / "s", "2.dcm", "1.2.840.1")
+    dicom(tmp_path / "s", "3.dcm", "1.2.840.2", typed=False)
+    dicom(tmp_path / "s", "4.dcm", "1.2.840.2", typed=False)
+    touch(tmp_path / "s", "5.dcm", "6.dcm")
+    assert ids(find_slides([tmp_path / "s"])) == ["1", "3", "5", "6"]
+    dicom(tmp_path / "t", "1.dcm", "1.2.840.1")
+    assert len(find_slides([tmp_path], recursive=True)) == 5
+
+
+def test_the_pictures_of_a_run_are_no_slides(tmp_path):
+    touch(tmp_path, "a.svs", "results/slides/a/tissue.png", "results/slides/a/record.json", "pictures/b.png")
+    assert ids(find_slides([tmp_path], recursive=True)) == ["a", "b"]

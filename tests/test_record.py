@@ -39,6 +39,8 @@ def test_a_stage_is_current_only_with_its_fingerprint_and_its_files(tmp_path):
     made.finish("tile", "abc", seconds=1.23456, notes={"tiles": 3})
     assert not made.is_current("tile", "abc", [output]), "the file is missing"
     output.touch()
+    assert not made.is_current("tile", "abc", [output]), "it is empty: the power failed"
+    output.write_bytes(b"PAR1")
     again = SlideRecord.open(tmp_path / "record.json")
     assert again.is_current("tile", "abc", [output])
     assert not again.is_current("tile", "other", [output])

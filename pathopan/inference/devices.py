@@ -58,7 +58,7 @@ class Devices:
             except Exception as error:  # noqa: BLE001 (raised below, when the others have ended)
                 return None, error
 
-        answers = list(ordered_map(ask_one, range(len(self)), workers=len(self)))
+        answers = list(ordered_map(ask_one, range(len(self)), workers=len(self), abandon=self.close))
         for _, error in answers:
             if error is not None:
                 raise error

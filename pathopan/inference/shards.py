@@ -7,7 +7,7 @@ file is written last: a shard whose parquet exists is complete.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pandas as pd
 from numcodecs.blosc import Blosc
 
 from pathopan.errors import ResultError
-from pathopan.files import atomic_path, remove_empty, remove_leftovers
+from pathopan.files import atomic_path, has_content, remove_empty, remove_leftovers
 from pathopan.inference.predict import TilePrediction
 
 _FOLDER, _FILE = re.compile(r"[0-9a-f]{16}-\d+"), re.compile(r"\d{5,}\.(parquet|regions)")
@@ -83,6 +83,12 @@ def remove_shards(folder: Path) -> None:
     remove_empty(folder)
 
 
+def missing_shards(folder: Path, shards: Iterable[int]) -> list[int]:
+    """List the shards that are not there, or have an empty file, as a machine leaves it that lost its power."""
+    files = {shard: (path := shard_path(folder, shard), path.with_suffix(".regions")) for shard in shards}
+    return [shard for shard, pair in files.items() if not all(map(has_content, pair))]
+
+
 def require_shards(folder: Path, shards: Sequence[int]) -> None:
     """Refuse to go on without some shards.
 
@@ -91,7 +97,7 @@ def require_shards(folder: Path, shards: Sequence[int]) -> None:
     ResultError
         If one is missing.
     """
-    missing = [shard for shard in shards if not shard_path(folder, shard).is_file()]
+    missing = missing_shards(folder, shards)
     if missing:
         msg = f"{folder}: shards {missing[:5]} are missing; run predict again to complete them"
         raise ResultError(msg)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pathopan.attempt import describe_engine
+from pathopan.attempt import MAX_WARNINGS, describe_engine, heard_warnings, keep_warnings, nameless
 from pathopan.batch import RunSettings, check_tissue
 from pathopan.errors import ConfigError, IncompatibleBundle, ResultError
 from pathopan.jobs.plan import Plan
@@ -90,7 +90,11 @@ def tile_job(plan: Plan, slide_id: str) -> JobState:
     """Find a slide's tissue and choose its tiles."""
 
     def work(record: SlideRecord) -> dict[str, Any]:
-        return {"tiles": len(tile(_job(plan, slide_id), record).tiles)}
+        job = _job(plan, slide_id)
+        with heard_warnings() as told:
+            tiling = tile(job, record)
+        keep_warnings(job, record, told)
+        return {"tiles": len(tiling.tiles)}
 
     return run_stage(plan, slide_id, Stage("tile"), work)
 
@@ -136,8 +140,10 @@ def _predict(job: Job, part: Part, predict: Predict, progress: Progress, record:
     noted = {"fingerprint": job.prints["predict"]}
     if is_stitched(job, record):
         return noted | {"computed": 0}
-    tiling = _tiling(job, record)
-    return noted | predict(job, tiling, shard_plan(job, tiling).part(*part), progress)
+    with heard_warnings() as told:
+        tiling = _tiling(job, record)
+        notes = predict(job, tiling, shard_plan(job, tiling).part(*part), progress)
+    return noted | notes | {"reader_warnings": nameless(job, told)[:MAX_WARNINGS]}
 
 
 def stitch_job(plan: Plan, slide_id: str) -> JobState:
@@ -149,9 +155,12 @@ def stitch_job(plan: Plan, slide_id: str) -> JobState:
 
     def work(record: SlideRecord) -> dict[str, Any]:
         if not is_stitched(job, record):
-            tiling = _tiling(job, record)
-            _note_predictions(job, record, plan.states(slide_id, "predict.*"))
-            stitch_slide(job, tiling, shard_plan(job, tiling), record)
+            parts = plan.states(slide_id, "predict.*")
+            with heard_warnings() as told:
+                tiling = _tiling(job, record)
+                _note_predictions(job, record, parts)
+                stitch_slide(job, tiling, shard_plan(job, tiling), record)
+            keep_warnings(job, record, [*(text for part in parts for text in part.get("reader_warnings", [])), *told])
         return {"nuclei": record.notes("stitch")["nuclei"]}
 
     return run_stage(plan, slide_id, Stage("stitch", after="predict.*"), work)
@@ -186,5 +195,5 @@ def _note_predictions(job: Job, record: SlideRecord, states: list[dict[str, Any]
     if not ran:
         return
     shared = {name: ", ".join(sorted({state[name] for state in ran})) for name in ("runtime", "device", "precision")}
-    tiles = sum(state["tiles"] for state in ran)
+    tiles = sum(state["computed"] for state in ran)
     record.finish("predict", print_, seconds=sum(s["seconds"] for s in ran), notes={**shared, "tiles": tiles})

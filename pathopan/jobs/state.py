@@ -13,8 +13,9 @@ from pathopan.errors import ResultError, SlideError
 from pathopan.files import remove
 from pathopan.jobs.plan import Plan
 from pathopan.locks import hold_folder
+from pathopan.outputs import find_place, is_complete
 from pathopan.privacy import forget_paths, hide_failure, without_path
-from pathopan.record import SlideRecord, now, write_json
+from pathopan.record import SlideRecord, now, read_json, write_json
 
 FIRST, LAST = "tile", "export"
 """The stage that opens a slide anew, and the one after which nothing needs its path."""
@@ -96,6 +97,10 @@ def run_stage(plan: Plan, slide_id: str, stage: Stage, work: Work) -> JobState:
     except Exception as error:  # noqa: BLE001 (the job ends with it, and says why)
         return _fail(plan, job, _describe(plan, slide_id, stage, error))
     notes = {**notes, "seconds": round(time.monotonic() - started, 3)}
+    if stage.name == FIRST:  # what later jobs said of the slide as it was holds no more, in however many parts
+        for path in plan.state_path(slide_id, job).parent.glob("*.json"):
+            if (read_json(path) or {}).get("state") == "refused":
+                remove(path)
     return _end(plan, job, record, stage, JobState(slide_id, stage.name, "done", notes=notes))
 
 
@@ -142,9 +147,25 @@ def find_unfinished(plan: Plan) -> list[Failure]:
     return [failure for slide_id in plan.entries if (failure := _unfinished(plan, slide_id))]
 
 
+def _is_finished(plan: Plan, slide_id: str, record: SlideRecord) -> bool:
+    """Say whether a slide was taken through all stages as the run is planned now."""
+    stitched, bundle = record.notes("stitch"), plan.run["bundle"]["sha256"]
+    if stitched.get("bundle", {}).get("sha256", bundle) != bundle or "fingerprint" not in stitched:
+        return False
+    place = find_place(
+        slide_id,
+        plan.folder(slide_id),
+        record,
+        taxonomy=plan.taxonomy,
+        config=plan.config,
+        stitch_print=stitched["fingerprint"],
+    )
+    return is_complete(place, record)
+
+
 def _unfinished(plan: Plan, slide_id: str) -> Failure | None:
     record = plan.open_record(slide_id)
-    if "failure" in record.entries or (record.notes("export") and (plan.folder(slide_id) / "score.json").is_file()):
+    if "failure" in record.entries or _is_finished(plan, slide_id, record):
         return None
     failed = plan.states(slide_id, "*.failed")
     if failed:

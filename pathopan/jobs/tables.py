@@ -35,11 +35,11 @@ def export_job(plan: Plan, slide_id: str) -> JobState:
     return run_stage(plan, slide_id, Stage("export", after="score"), work)
 
 
-def tables_job(plan: Plan) -> list[Failure]:
-    """Write the cohort's tables and page from what is there; gives the slides that are not finished."""
+def tables_job(plan: Plan) -> tuple[list[Failure], list[str]]:
+    """Write the cohort's tables and page from what is there; gives what is not finished, and what is odd."""
     unfinished = find_unfinished(plan)
-    write_cohort_tables(plan.out, taxonomy=plan.taxonomy, unfinished=[asdict(failure) for failure in unfinished])
-    return unfinished
+    told = [asdict(failure) for failure in unfinished]
+    return unfinished, write_cohort_tables(plan.out, taxonomy=plan.taxonomy, unfinished=told)
 
 
 def _place(plan: Plan, slide_id: str, record: SlideRecord) -> Place:

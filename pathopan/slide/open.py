@@ -94,6 +94,15 @@ def _readable_file(path: Path) -> Path:
     return file
 
 
+def other_files(path: Path) -> list[Path]:
+    """List the files that a slide is made of beside the one that is named: of a DICOM folder, and of MIRAX."""
+    if path.is_dir():
+        return sorted(path.glob("*.dcm"))
+    if path.suffix.lower() == ".mrxs":
+        return sorted(file for file in path.with_suffix("").glob("*") if file.is_file())
+    return []
+
+
 def _dicom_file(folder: Path) -> Path:
     """Take one file of the only DICOM slide in a folder."""
     series: dict[str, Path] = {}

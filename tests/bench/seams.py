@@ -22,10 +22,10 @@ from pathopan.geometry import Grid
 from pathopan.inference.predict import DecodeTask, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from pathopan.nucleus_stream import to_level_0
 from pathopan.objects import find_objects
 from pathopan.scores import score_slide
 from pathopan.slide import Slide, open_slide
-from pathopan.stages import to_level_0
 from pathopan.stitcher.ngff import halve_labels
 from pathopan.stitcher.nuclei import merge_nuclei
 from pathopan.tiler.grid import make_grid

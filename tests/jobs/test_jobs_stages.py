@@ -1,6 +1,7 @@
 """A run cut into jobs leaves the bytes of one run, whatever the number of shards; bad slides are answers."""
 
 import json
+import logging
 import shutil
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import tifffile
 from oracle import OracleRuntime, tiny_bundle, tiny_net
 
-from pathopan import cli
+from pathopan import cli, stages
 from pathopan.config import load_config
 from pathopan.datasets.synthetic import make_slide
 from pathopan.errors import ConfigError
@@ -328,3 +329,37 @@ def test_a_planned_run_is_made_anonymous_afterwards(pathopan, planned, slides):
     pathopan("tables", planned)
     assert told_of(planned, slides.parent) == ["private.json"]
     assert pd.read_csv(planned / "scores.csv")["status"].tolist().count("scored") == 2
+
+
+def test_a_mended_slide_is_predicted_in_whatever_number_of_parts(pathopan, tmp_path, bundle, slides):
+    out, slide, whole = tmp_path / "out", tmp_path / "mine.tif", (slides.parent / "good.tif").read_bytes()
+    slide.write_bytes(whole[:5_000])
+    pathopan("plan", slide, "--out", out, "--bundle", bundle, "--device", "cpu")
+    run_jobs(pathopan, out, shards=2, slides=["mine"])
+    assert state(out, "mine", "stitch")["state"] == "refused"
+    slide.write_bytes(whole)
+    run_jobs(pathopan, out, shards=1, slides=["mine"])
+    assert state(out, "mine", "export")["state"] == "done"
+
+
+def test_what_was_done_by_an_earlier_plan_is_not_finished(pathopan, planned, bundle, slides):
+    run_jobs(pathopan, planned, shards=1)
+    assert "UNFINISHED" not in pathopan("tables", planned)[1]
+    words = ["--bundle", bundle, "--set", SETTINGS, "--set", "scores.min_compartment_mm2=0.02"]
+    pathopan("plan", slides, "--out", planned, *words)
+    assert "UNFINISHED good" in pathopan("tables", planned)[1]
+
+
+def test_what_a_reader_warns_of_is_kept_by_jobs_as_by_a_run(pathopan, planned, monkeypatch):
+    whole = stages.open_slide
+
+    def warning(path, **named):
+        logging.getLogger("tifffile").warning("%s: odd tag 7", path.name)
+        return whole(path, **named)
+
+    monkeypatch.setattr(stages, "open_slide", warning)
+    run_jobs(pathopan, planned, shards=1, slides=["good"])
+    record = json.loads((planned / "slides" / "good" / "record.json").read_text())
+    assert record["stages"]["tile"]["reader_warnings"] == ["tifffile: good: odd tag 7"]
+    assert state(planned, "good", "predict.1-of-1")["reader_warnings"] == ["tifffile: good: odd tag 7"]
+    assert "odd tag 7" in (planned / "slides" / "good" / "report.html").read_text()
