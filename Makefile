@@ -30,6 +30,7 @@ train: $(STAMP)
 	$(BIN)/pathopan crossvalidate breast-he-3 --data ../shared/data --out runs/folds
 	$(BIN)/pathopan train breast-he-3 --data ../shared/data --out runs/breast-he-3 --folds runs/folds
 	$(BIN)/pathopan train breast-he-4 --data ../shared/data --out runs/breast-he-4 --start-from runs/breast-he-3/bundle
+	$(BIN)/pathopan train breast-he-5 --data ../shared/data --out runs/breast-he-5 --start-from runs/breast-he-4/bundle
 
 docs: $(STAMP)
 	$(BIN)/python -m pathopan.dictionary docs/data-dictionary.md README.md
