@@ -114,13 +114,13 @@ class Result:
     def failures(self) -> pd.DataFrame:
         """Slides that failed: their file, at which stage, why, and what to do; without rows if none did."""
         path = self.path / "failures.csv"
-        table = read_table(path) if path.exists() else pd.DataFrame()
-        return table if len(table.columns) else pd.DataFrame(columns=_FAILURE_COLUMNS)
+        empty = not path.exists() or not path.stat().st_size
+        return pd.DataFrame(columns=_FAILURE_COLUMNS) if empty else read_table(path, needs=("slide_id",))
 
     @property
     def slide_ids(self) -> list[str]:
         """Slides that are complete, in the order of the score table."""
-        failed = set(self.failures["slide_id"].astype(str))
+        failed = set(self.scores["slide_id"][self.scores["status"] == "failed"]) if "status" in self.scores else set()
         return [slide.slide_id for slide in self.stored() if slide.slide_id not in failed]
 
     def slide(self, slide_id: str) -> SlideResult:

@@ -124,7 +124,7 @@ def test_everything_public_is_explained(tree):
 
 def test_one_word_per_thing(tree):
     words = {
-        f"{name}: say {FORBIDDEN_WORDS[word]!r}"
+        f"{name}: say {FORBIDDEN_WORDS[word.lower()]!r}"
         for name in defined_names(tree)
         for word in re.split(r"_|(?<=[a-z])(?=[A-Z])", name)
         if word.lower() in FORBIDDEN_WORDS

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STRIDE = 16
+TOKEN_PX = 16
 """Pixels of the image to a token; what a transformer with patches of another size is shown is resized to that."""
 
 _STEM = 32
@@ -33,9 +33,9 @@ class VitPyramid(nn.Module):
 
     def __init__(self, body: Any) -> None:
         super().__init__()
-        (width,), (patch,) = body.feature_info.channels(), body.feature_info.reduction()
+        (width,), (token_px,) = body.feature_info.channels(), body.feature_info.reduction()
         self.body = body
-        self.patch = int(patch)
+        self.token_px = int(token_px)
         self.out_channels = [3, _STEM, width // 4, width // 2, width, width]
         self.stem = nn.Sequential(
             nn.Conv2d(3, _STEM, 3, stride=2, padding=1), nn.BatchNorm2d(_STEM), nn.ReLU(),
@@ -46,9 +46,9 @@ class VitPyramid(nn.Module):
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """Look at an image whose height and width are multiples of 32."""
-        height, width = (size // STRIDE * self.patch for size in image_B3HW.shape[2:])
+        height, width = (size // TOKEN_PX * self.token_px for size in image_B3HW.shape[2:])
         shown = image_B3HW
-        if self.patch != STRIDE:
+        if self.token_px != TOKEN_PX:
             shown = functional.interpolate(image_B3HW, size=(height, width), mode="bilinear", align_corners=False)
         (at_16,) = self.body(shown)
         at_8 = self.to_8(at_16)
