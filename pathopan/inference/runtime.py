@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from pathopan.errors import RuntimeUnavailable
+from pathopan.inference.telemetry import without_telemetry
 from pathopan.network.bundle import Bundle
 from pathopan.network.model import InferenceNet
 
@@ -100,12 +101,13 @@ class OpenVinoRuntime:
     device = "cpu"
 
     def __init__(self, net: nn.Module, bundle: Bundle, *, precision: str, crop: int = 0) -> None:
-        import openvino
+        with without_telemetry():
+            import openvino
 
         side = bundle.step + 2 * bundle.halo
         small = 64 + 2 * -(-crop // 32) * 32  # tracing is quicker on a small one; no shape is kept
         example = torch.zeros((1, small, small, 3), dtype=torch.uint8)
-        with warnings.catch_warnings():  # torch announces what comes after tracing, and openvino traces
+        with without_telemetry(), warnings.catch_warnings():  # torch announces what comes after tracing
             warnings.simplefilter("ignore")
             converted = openvino.convert_model(
                 InferenceNet(net, bundle.mean, bundle.std, crop=crop).eval(),

@@ -1,4 +1,6 @@
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,3 +93,29 @@ def test_openvino_that_is_not_installed(monkeypatch):
     with pytest.raises(RuntimeUnavailable, match="'openvino' was asked for and is not installed: pip install openvino"):
         open_runtime(tiny_net(), tiny_bundle(), device="cpu", runtime="openvino")
     assert open_runtime(tiny_net(), tiny_bundle(), device="cpu").name == "torch", "auto falls back"
+
+
+_WATCHED = """
+import sys
+sys.path.insert(0, {tests!r})
+told = []
+
+def hook(event, arguments):
+    if event in ("os.fork", "socket.connect", "socket.getaddrinfo"):
+        told.append(event)
+
+import numpy as np
+from oracle import tiny_bundle, tiny_net
+from pathopan.inference.runtime import OpenVinoRuntime
+sys.addaudithook(hook)
+bundle = tiny_bundle(step=64, halo=32)
+OpenVinoRuntime(tiny_net(bundle), bundle, precision="float32").run(np.zeros((1, 128, 128, 3), np.uint8))
+print(told, "openvino_telemetry" in sys.modules)
+"""
+
+
+def test_a_network_is_converted_without_a_word_to_anybody():
+    pytest.importorskip("openvino")
+    script = _WATCHED.format(tests=str(Path(__file__).resolve().parents[1]))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout.splitlines()[-1] == "[] False", done.stdout + done.stderr
