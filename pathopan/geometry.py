@@ -8,7 +8,7 @@ Points, sizes and windows are **xy**; array axes are **yx** (``array[y, x]``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -182,3 +182,18 @@ def resize_labels(labels: npt.NDArray[LabelT], size: tuple[int, int]) -> npt.NDA
     values = labels if labels.dtype == np.uint8 else labels.astype(np.float32)  # OpenCV resizes no int32
     resized = cv2.resize(values, size, interpolation=cv2.INTER_NEAREST_EXACT)
     return np.ascontiguousarray(resized, dtype=labels.dtype)
+
+
+def nearest_pixels(
+    window: Window, mpp: float, stored_mpp: float, shape: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Give the rows and columns of a stored map (Y, X) that are nearest to the pixel centres of a window at an mpp."""
+    rows = np.floor((window.y + np.arange(window.height) + 0.5) * mpp / stored_mpp).astype(np.int64)
+    columns = np.floor((window.x + np.arange(window.width) + 0.5) * mpp / stored_mpp).astype(np.int64)
+    return np.clip(rows, 0, shape[0] - 1), np.clip(columns, 0, shape[1] - 1)
+
+
+def centres_within(start: int, count: int, end: float) -> npt.NDArray[np.bool_]:
+    """Say which of ``count`` pixels from ``start`` on have their centre in 0..end."""
+    centres = start + np.arange(count) + 0.5
+    return (centres >= 0) & (centres < end)

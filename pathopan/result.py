@@ -25,13 +25,12 @@ from pathopan.export.annotations import EDITED_REGIONS, paint_scored
 from pathopan.export.geoparquet import Bounds, read_geoparquet, read_table
 from pathopan.export.overlay import Rgb, blend_regions, draw_outlines
 from pathopan.files import read_file
-from pathopan.geometry import Window, resize_labels
+from pathopan.geometry import Window, centres_within, nearest_pixels, resize_labels
 from pathopan.slide import open_slide
 from pathopan.stitcher.ngff import PanopticArrays, open_panoptic
 from pathopan.tables import nuclei_schema
 
 Layer = Literal["regions", "nuclei"]
-Places = npt.NDArray[np.int64]
 
 _FAILURE_COLUMNS = ["slide_id", "path", "stage", "error", "message", "remedy"]
 
@@ -273,7 +272,7 @@ class SlideResult:
         except (KeyError, UnreadableSlide):
             arrays = self.panoptic.arrays
             stored = np.moveaxis(np.asarray(arrays.image[0][:]), 0, 2)
-            rows, columns = _places(window, mpp, arrays.image_mpp, stored.shape[:2])
+            rows, columns = nearest_pixels(window, mpp, arrays.image_mpp, stored.shape[:2])
             return np.ascontiguousarray(stored[np.ix_(rows, columns)])
 
     def region_map(self, bounds_um: Bounds, mpp: float) -> npt.NDArray[np.uint8]:
@@ -294,11 +293,11 @@ class SlideResult:
         finest = int(np.clip(np.floor(np.log2(max(mpp / arrays.label_mpp, 1.0))), 0, len(arrays.regions) - 1))
         level, level_mpp = arrays.regions[finest], arrays.label_mpp * 2**finest
         window = _window(bounds_um, mpp)
-        rows, columns = _places(window, mpp, level_mpp, level.shape)
+        rows, columns = nearest_pixels(window, mpp, level_mpp, level.shape)
         block = np.asarray(level[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
         found = block[np.ix_(rows - rows[0], columns - columns[0])]
-        inside_y = _inside(window.y, window.height, level.shape[0] * level_mpp / mpp)
-        inside_x = _inside(window.x, window.width, level.shape[1] * level_mpp / mpp)
+        inside_y = centres_within(window.y, window.height, level.shape[0] * level_mpp / mpp)
+        inside_x = centres_within(window.x, window.width, level.shape[1] * level_mpp / mpp)
         shown = np.where(inside_y[:, None] & inside_x, found, 0).astype(np.uint8)
         return self.with_edit(shown, window, mpp)
 
@@ -355,7 +354,8 @@ class SlideResult:
     def _canvas(self, bounds_um: Bounds | None, mpp: float | None) -> tuple[Rgb, Bounds, float]:
         if bounds_um is not None or mpp is not None:
             scale = mpp or self.panoptic.arrays.image_mpp
-            window = _window(bounds := bounds_um or self._whole_um(), scale)
+            bounds = bounds_um or self._whole_um()
+            window = _window(bounds, scale)
             exact = (window.x * scale, window.y * scale, window.x1 * scale, window.y1 * scale)
             return self.picture(bounds, scale), exact, scale
         image, scale = self.thumbnail()
@@ -374,17 +374,6 @@ def _window(bounds_um: Bounds, mpp: float) -> Window:
     """Round a rectangle to whole pixels; it has at least one."""
     x, y = round(bounds_um[0] / mpp), round(bounds_um[1] / mpp)
     return Window(x, y, max(1, round(bounds_um[2] / mpp) - x), max(1, round(bounds_um[3] / mpp) - y))
-
-
-def _places(window: Window, mpp: float, stored_mpp: float, shape: Sequence[int]) -> tuple[Places, Places]:
-    """Give the stored rows and columns nearest to a window's pixel centres."""
-    rows = np.floor((window.y + np.arange(window.height) + 0.5) * mpp / stored_mpp).astype(np.int64)
-    columns = np.floor((window.x + np.arange(window.width) + 0.5) * mpp / stored_mpp).astype(np.int64)
-    return np.clip(rows, 0, shape[0] - 1), np.clip(columns, 0, shape[1] - 1)
-
-
-def _inside(start: int, count: int, end: float) -> npt.NDArray[np.bool_]:
-    return (start + np.arange(count) + 0.5 >= 0) & (start + np.arange(count) + 0.5 < end)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

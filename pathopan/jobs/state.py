@@ -13,7 +13,7 @@ from pathopan.errors import ResultError, SlideError
 from pathopan.files import remove
 from pathopan.jobs.plan import Plan
 from pathopan.locks import hold_folder
-from pathopan.outputs import find_place, is_complete
+from pathopan.outputs import Place, find_place, is_complete
 from pathopan.privacy import forget_paths, hide_failure, without_path
 from pathopan.record import SlideRecord, now, read_json, write_json
 
@@ -147,20 +147,20 @@ def find_unfinished(plan: Plan) -> list[Failure]:
     return [failure for slide_id in plan.entries if (failure := _unfinished(plan, slide_id))]
 
 
+def find_stitched(plan: Plan, slide_id: str, record: SlideRecord) -> Place | None:
+    """Gather what the later stages of a stitched slide depend on; ``None`` if the slide has not been stitched."""
+    stitched = record.notes("stitch").get("fingerprint")
+    if stitched is None:
+        return None
+    folder, taxonomy, config = plan.folder(slide_id), plan.taxonomy, plan.config
+    return find_place(slide_id, folder, record, taxonomy=taxonomy, config=config, stitch_print=stitched)
+
+
 def _is_finished(plan: Plan, slide_id: str, record: SlideRecord) -> bool:
     """Say whether a slide was taken through all stages as the run is planned now."""
-    stitched, bundle = record.notes("stitch"), plan.run["bundle"]["sha256"]
-    if stitched.get("bundle", {}).get("sha256", bundle) != bundle or "fingerprint" not in stitched:
-        return False
-    place = find_place(
-        slide_id,
-        plan.folder(slide_id),
-        record,
-        taxonomy=plan.taxonomy,
-        config=plan.config,
-        stitch_print=stitched["fingerprint"],
-    )
-    return is_complete(place, record)
+    bundle, place = plan.run["bundle"]["sha256"], find_stitched(plan, slide_id, record)
+    same = record.notes("stitch").get("bundle", {}).get("sha256", bundle) == bundle
+    return same and place is not None and is_complete(place, record)
 
 
 def _unfinished(plan: Plan, slide_id: str) -> Failure | None:

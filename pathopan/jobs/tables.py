@@ -9,8 +9,8 @@ from pathopan.batch import Failure
 from pathopan.cohort import write_cohort_tables
 from pathopan.errors import ResultError
 from pathopan.jobs.plan import Plan
-from pathopan.jobs.state import JobState, Stage, find_unfinished, run_stage
-from pathopan.outputs import Place, export_to_files, find_place
+from pathopan.jobs.state import JobState, Stage, find_stitched, find_unfinished, run_stage
+from pathopan.outputs import Place, export_to_files
 from pathopan.record import SlideRecord
 from pathopan.scoring import score_to_files
 
@@ -43,15 +43,8 @@ def tables_job(plan: Plan) -> tuple[list[Failure], list[str]]:
 
 
 def _place(plan: Plan, slide_id: str, record: SlideRecord) -> Place:
-    stitched = record.notes("stitch").get("fingerprint")
-    if stitched is None:
+    place = find_stitched(plan, slide_id, record)
+    if place is None:
         msg = f"{slide_id}: record.json does not know how the slide was stitched; `pathopan stitch` comes first"
         raise ResultError(msg)
-    return find_place(
-        slide_id,
-        plan.folder(slide_id),
-        record,
-        taxonomy=plan.taxonomy,
-        config=plan.config,
-        stitch_print=stitched,
-    )
+    return place
