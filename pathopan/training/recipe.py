@@ -23,6 +23,7 @@ from pathopan.files import read_file
 from pathopan.network.losses import LossWeights
 from pathopan.network.targets import DecodeRules
 from pathopan.options import DEFAULT_BUNDLE
+from pathopan.training.optimiser import OPTIMISERS
 
 DEFAULT_RECIPE = DEFAULT_BUNDLE
 
@@ -48,6 +49,7 @@ class Recipe:
     steps: int = 2_400
     batch_size: int = 8
     crop_px: int = 256
+    optimiser: str = "adamw"  # or muon
     learning_rate: float = 1.5e-3  # peak of the one-cycle schedule
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
@@ -76,7 +78,10 @@ class Recipe:
     decode: DecodeRules = field(default_factory=DecodeRules)
 
     def __post_init__(self) -> None:
-        """Check what resuming relies on, and that the data sets have readers."""
+        """Check what resuming relies on, and that the data sets have readers and the optimiser is known."""
+        if self.optimiser not in OPTIMISERS:
+            msg = f"recipe {self.name!r}: no optimiser {self.optimiser!r}; known: {', '.join(OPTIMISERS)}"
+            raise ConfigError(msg)
         if unknown := sorted(set(self.sets) - set(READERS)):
             msg = f"recipe {self.name!r}: no reader for data sets {unknown}; known: {', '.join(READERS)}"
             raise ConfigError(msg)
@@ -92,10 +97,12 @@ class Recipe:
             raise ConfigError(msg)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the form that a bundle's card and a checkpoint store; the usual sets go without saying."""
+        """Give the form that a bundle's card and a checkpoint store; the usual sets and AdamW go without saying."""
         told = asdict(self)
         if self.sets == SETS:
             del told["sets"]
+        if self.optimiser == "adamw":
+            del told["optimiser"]
         return told
 
     def learns_as(self, stored: dict[str, Any]) -> bool:

@@ -28,6 +28,7 @@ from pathopan.files import atomic_path
 from pathopan.network.bundle import Bundle
 from pathopan.network.losses import Batch, total_loss
 from pathopan.training.batches import CropRules, CropStream
+from pathopan.training.optimiser import build_optimiser
 from pathopan.training.outlines import outline_points
 from pathopan.training.recipe import CHECKPOINT_EVERY, Recipe
 
@@ -87,7 +88,7 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(
         net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
     )
-    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimiser = build_optimiser(recipe.optimiser, net, weight_decay=recipe.weight_decay)
     first = _resume(folder, recipe, net=net, average=average, optimiser=optimiser)
     before = trained_minutes(folder)
     if place.type == "cpu":
@@ -251,7 +252,7 @@ def _save(
     tensors = {f"net.{key}": value for key, value in net.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
+        tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     recipe_text = json.dumps(recipe.to_dict(), sort_keys=True)
     with atomic_path(folder / "checkpoint.safetensors") as temporary:
         save_file(

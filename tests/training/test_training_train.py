@@ -20,6 +20,7 @@ from pathopan.training import finish
 from pathopan.training import train as room
 from pathopan.training.batches import CropStream
 from pathopan.training.finish import measure, set_threshold, write_bundle
+from pathopan.training.optimiser import OPTIMISERS
 from pathopan.training.recipe import DEFAULT_RECIPE, Recipe, read_recipe, read_samples
 from pathopan.training.train import describe, learning_rate, nucleus_weights, train
 
@@ -86,9 +87,10 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(whole, tmp_pat
         torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_stochastic_depth_is_of_the_step_and_not_of_the_start(tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_stochastic_depth_and_momentum_are_of_the_step_and_not_of_the_start(tmp_path, monkeypatch, optimiser):
     arguments = {**RECIPE.arguments, "encoder": "efficientnet-b0"}
-    recipe = replace(RECIPE, steps=3, arguments=arguments)
+    recipe = replace(RECIPE, steps=3, arguments=arguments, optimiser=optimiser)
     run(tmp_path / "whole", recipe)
     monkeypatch.setattr(room, "CHECKPOINT_EVERY", 1)
     with monkeypatch.context() as patch:
