@@ -109,6 +109,7 @@ _SLIDE = (
     Column("status", "str", "", "scored, empty (neither tumor nor stroma) or failed"),
     Column("error", "str", "", "why the slide failed, or is empty"),
     Column("regions_from", "str", "", "whose regions were scored: network, or edited by a person"),
+    Column("reason", "str", "", "why headline or field values are empty, with the names of the values"),
 )
 
 _CALIBRATED = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -97,7 +97,18 @@ class SlideScore:
         row |= {c: self.calibration.get(c) for c in CALIBRATED}
         row["regions_from"] = "" if self.status == "failed" else "edited" if self.edit else "network"
         row.pop("reasons", None)
+        row["reason"] = _told((self.headline, self.phenotype, self.heterogeneity))
         return row
+
+
+def _told(sections: Iterable[Section]) -> str:
+    """Say in one line why values are empty: each reason once, with its values; ends of intervals go without saying."""
+    values: dict[str, list[str]] = {}
+    for section in sections:
+        for name, reason in section.get("reasons", {}).items():
+            if "_ci_" not in name:
+                values.setdefault(reason, []).append(name)
+    return "; ".join(f"{reason} ({', '.join(names)})" for reason, names in values.items())
 
 
 def failed_score(slide_id: str, error: str) -> SlideScore:

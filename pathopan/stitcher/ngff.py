@@ -248,12 +248,13 @@ def _add_pyramid(group: zarr.Group, name: str, pyramid: _Pyramid, *, version: Ve
 
 
 def _storage(version: Version, axes: list[str]) -> dict[str, Any]:
+    """Say how chunks are compressed: ids repeat along rows, so bytes stay in place (shuffled, files grow by half)."""
     if version == "0.4":
         return {
-            "compressors": Blosc(cname="zstd", clevel=5, shuffle=Blosc.SHUFFLE),
+            "compressors": Blosc(cname="zstd", clevel=3, shuffle=Blosc.NOSHUFFLE),
             "chunk_key_encoding": {"name": "v2", "separator": "/"},
         }
-    return {"compressors": BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), "dimension_names": axes}
+    return {"compressors": BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle"), "dimension_names": axes}
 
 
 def _transforms(mpp: float, dimensions: int) -> list[dict[str, Any]]:

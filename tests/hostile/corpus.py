@@ -43,7 +43,7 @@ class Amount:
 
 
 FULL = Amount(tuple(step / 20 for step in range(20)), 200)
-SMALL = Amount((0.0, 0.1, 0.5, 0.95), 6)
+SMALL = Amount((0.1, 0.95), 3)
 
 
 def damaged(source: Path, folder: Path, amount: Amount) -> Iterator[tuple[str, Path]]:

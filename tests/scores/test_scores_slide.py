@@ -162,6 +162,9 @@ def test_no_stroma_has_no_stil_and_a_reason():
         "reasons": {"phenotype": "no sTIL: no stroma inside the tumor bed"},
     }
     assert found.reasons["compartments.stroma.til_density_per_mm2"] == "no stroma"
+    told = found.to_row()["reason"].split("; ")
+    assert "no stroma inside the tumor bed (stil_percent)" in told
+    assert "no sTIL: no stroma inside the tumor bed (phenotype)" in told
     assert math.isnan(scores_table([found], BREAST)["stil_percent"][0])
 
 
