@@ -40,10 +40,11 @@ class Amount:
 
     cuts: tuple[float, ...]
     flips: int
+    every: int = 1  # of a folder's files only each so manieth damage, another one from file to file
 
 
 FULL = Amount(tuple(step / 20 for step in range(20)), 200)
-SMALL = Amount((0.1, 0.95), 3)
+SMALL = Amount((0.1, 0.95), 3, every=3)
 
 
 def damaged(source: Path, folder: Path, amount: Amount) -> Iterator[tuple[str, Path]]:
@@ -396,12 +397,10 @@ def yamls(entry: str, folder: Path, source: Path, amount: Amount) -> Iterator[Ca
 def trees(entry: str, folder: Path, tree: Path, files: list[str], amount: Amount) -> Iterator[Case]:
     """Folders of which one file is damaged: bundles and results."""
     folder.mkdir()
-    for file in files:
+    for first, file in enumerate(files):
         scratch = folder / "scratch"
         scratch.mkdir()
         made = [*damaged(tree / file, scratch, amount), *odd_files(scratch, Path(file).suffix, other=b"[" * 100_000)]
-        for number, (kind, path) in enumerate(made):
-            yield Case(
-                entry, kind, f"{file} {path.name}", tree, {"file": file, "replacement": str(path), "number": number}
-            )
-        shutil.move(scratch, folder / f"files-{files.index(file)}")
+        for kind, path in made[first % amount.every :: amount.every]:
+            yield Case(entry, kind, f"{file} {path.name}", tree, {"file": file, "replacement": str(path)})
+        shutil.move(scratch, folder / f"files-{first}")
