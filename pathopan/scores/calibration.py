@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from pathopan.errors import ShapeMismatch
 
@@ -67,7 +67,7 @@ def fit_calibration(computed: npt.ArrayLike, visual: npt.ArrayLike) -> Calibrati
     slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
     intercept = float(y.mean() - slope * x.mean())
     residual_sd = float(np.sqrt(((y - slope * x - intercept) ** 2).sum() / (len(x) - 2)))
-    t = float(stats.t.ppf(0.975, len(x) - 2))
+    t = float(special.stdtrit(len(x) - 2, 0.975))
     slope_error = t * residual_sd / spread**0.5
     intercept_error = t * residual_sd * float(np.sqrt(1 / len(x) + x.mean() ** 2 / spread))
     return Calibration(
@@ -99,6 +99,6 @@ def apply_calibration(line: Calibration, computed: npt.ArrayLike) -> tuple[Float
     """
     x = np.asarray(computed, np.float64)
     value = line.slope * x + line.intercept
-    t = float(stats.t.ppf(0.975, line.n - 2))
+    t = float(special.stdtrit(line.n - 2, 0.975))
     error = t * line.residual_sd * np.sqrt(1 + 1 / line.n + (x - line.mean) ** 2 / line.spread)
     return np.clip(value, 0, 100), np.clip(value - error, 0, 100), np.clip(value + error, 0, 100)

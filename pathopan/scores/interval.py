@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,9 +44,8 @@ def poisson_interval(counts: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """
     counts = np.asarray(counts, np.float64)
     tail = (1 - LEVEL) / 2
-    with np.errstate(invalid="ignore"):
-        low = np.where(counts > 0, stats.chi2.ppf(tail, 2 * counts) / 2, 0.0)
-    return low, np.asarray(stats.chi2.ppf(1 - tail, 2 * counts + 2) / 2)
+    low = np.where(counts > 0, special.gammaincinv(counts, tail), 0.0)  # half of chi-squared with 2 x counts
+    return low, np.asarray(special.gammaincinv(counts + 1, 1 - tail))
 
 
 def density_interval(
