@@ -31,6 +31,7 @@ train: $(STAMP)
 	$(BIN)/pathopan train breast-he-3 --data ../shared/data --out runs/breast-he-3 --folds runs/folds
 	$(BIN)/pathopan train breast-he-4 --data ../shared/data --out runs/breast-he-4 --start-from runs/breast-he-3/bundle
 	$(BIN)/pathopan train breast-he-5 --data ../shared/data --out runs/breast-he-5 --start-from runs/breast-he-4/bundle
+	$(BIN)/pathopan train breast-he-6 --data ../shared/data --out runs/breast-he-6 --start-from runs/breast-he-5/bundle
 
 docs: $(STAMP)
 	$(BIN)/python -m pathopan.dictionary docs/data-dictionary.md README.md
