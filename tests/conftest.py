@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")  # numba on OpenVINO's TBB waited at exit, without end
 
 settings.register_profile(
     "pathopan",
