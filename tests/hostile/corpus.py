@@ -40,7 +40,7 @@ class Amount:
 
     cuts: tuple[float, ...]
     flips: int
-    every: int = 1  # of a folder's files only each so manieth damage, another one from file to file
+    every: int = 1  # 3: of each file in a folder every third damage, beginning with another one from file to file
 
 
 FULL = Amount(tuple(step / 20 for step in range(20)), 200)
