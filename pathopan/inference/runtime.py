@@ -22,6 +22,7 @@ from pathopan.errors import RuntimeUnavailable
 from pathopan.inference.telemetry import without_telemetry
 from pathopan.network.bundle import Bundle
 from pathopan.network.model import InferenceNet
+from pathopan.network.precision import fast_precision
 
 
 class TileMaps(NamedTuple):
@@ -51,7 +52,7 @@ class TorchRuntime:
 
     def __init__(self, net: nn.Module, bundle: Bundle, *, device: str, precision: str, crop: int = 0) -> None:
         self.device = device.partition(":")[0]
-        self.precision = _torch_precision(self.device, precision)
+        self.precision = fast_precision(device) if precision == "auto" else precision
         self.streams = 1 if self.device == "cpu" else 2
         self._place = torch.device(device)
         wrapped = InferenceNet(net, bundle.mean, bundle.std, crop=crop).eval()
@@ -85,13 +86,6 @@ class TorchRuntime:
         with torch.inference_mode(), torch.autocast(self.device, dtype=torch.bfloat16, enabled=half):
             region, nucleus, shape = self._net(image_1HW3)
         return region, nucleus, shape
-
-
-def _torch_precision(device: str, precision: str) -> str:
-    if precision != "auto":
-        return precision
-    fast = torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if fast else "float32"
 
 
 class OpenVinoRuntime:

@@ -21,7 +21,7 @@ as not measured where a reader must know. Any other key of a table's rows become
 ``ablations``        list of rows: ``{what, ...figures}``
 ``tried``            list of text, or of ``{what, result}``: what did not help
 ``failures``         list of ``{picture, caption}``; pictures are small files in the bundle's folder
-``recipe``           mapping: the training run. ``command, commit, machine, minutes`` (of training), ``cost`` (text)
+``recipe``           mapping: the training run. ``command, commit, machine, precision, minutes``, ``cost`` (text)
 ``limits``           list of text
 ===================  =================================================================================================
 """
@@ -298,7 +298,7 @@ def _calibration(entry: Mapping[str, Any] | None, folder: Path) -> Iterator[str]
 
 
 def _training(card: Mapping[str, Any]) -> Iterator[str]:
-    keys = ("command", "commit", "machine", "minutes", "cost")
+    keys = ("command", "commit", "machine", "precision", "minutes", "cost")
     rows = [{"what": key, "value": f"`{card[key]}`" if key == "command" else card[key]} for key in keys if key in card]
     recipe = card.get("recipe")
     if rows or recipe:

@@ -32,7 +32,7 @@ from pathopan.network.targets import DecodeRules
 from pathopan.training.card import calibration_entry, folds_entry
 from pathopan.training.finish import best_threshold, lowest, measure
 from pathopan.training.recipe import Recipe
-from pathopan.training.train import train, trained_minutes
+from pathopan.training.train import train, training_effort
 
 REPORT = "folds.json"
 CURVES = "calibration.png"
@@ -153,7 +153,7 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
         "folds": [folds_entry(name, [part[name] for part in found], protocol=protocol) for name in found[0]],
         "calibration": calibration_entry(calibration, picture=CURVES),
         "ablations": _ablate(folds, chosen),
-        "minutes": round(sum(trained_minutes(out / f"fold-{fold}") for fold in range(recipe.folds)), 1),
+        "minutes": round(sum(training_effort(out / f"fold-{fold}").minutes for fold in range(recipe.folds)), 1),
     }
     for name in found[0]:
         pool([part[name] for part in found]).write_tables(out / name)

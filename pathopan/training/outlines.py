@@ -27,6 +27,7 @@ from pathopan.files import atomic_path
 from pathopan.geometry import resize_labels
 from pathopan.network.bundle import Bundle
 from pathopan.network.model import InferenceNet
+from pathopan.network.precision import fast_autocast
 from pathopan.network.targets import POINT_RADIUS_PX, assign_pixels
 
 PREDICTED = {"outlines": "predicted"}
@@ -104,7 +105,7 @@ def _shape_maps(
     below, right = (BORDER_PX + (-(side + 2 * BORDER_PX)) % 32 for side in (height, width))
     wide = cv2.copyMakeBorder(image, BORDER_PX, below, BORDER_PX, right, cv2.BORDER_REFLECT_101)
     looking = InferenceNet(net, bundle.mean, bundle.std).to(place)
-    with torch.inference_mode(), torch.autocast(place.type, dtype=torch.bfloat16):
+    with torch.inference_mode(), fast_autocast(place):
         _, _, shape_BKHW = looking(torch.from_numpy(wide[None]).to(place))
     maps = shape_BKHW[0].float().cpu().numpy()
     inner = maps[:, BORDER_PX : BORDER_PX + height, BORDER_PX : BORDER_PX + width]

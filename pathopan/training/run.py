@@ -16,7 +16,7 @@ from pathopan.training.card import write_model_card
 from pathopan.training.finish import check_report, inherit, write_bundle
 from pathopan.training.folds import CURVES, read_report, report_folds, train_fold
 from pathopan.training.recipe import Recipe, read_notes, read_recipe, read_samples
-from pathopan.training.train import describe, train, trained_minutes
+from pathopan.training.train import describe, train, training_effort
 
 
 def train_bundle(
@@ -71,8 +71,8 @@ def train_bundle(
     bundle = replace(bundle, card=notes)
     if start:
         bundle = inherit(start, bundle)
-    minutes = trained_minutes(out)
-    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report)
+    effort = training_effort(out)
+    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, effort=effort, report=report)
     for picture in pictures:
         shutil.copyfile(picture, out / "bundle" / picture.name)
     write_model_card(out / "bundle")  # which shows pictures that are there

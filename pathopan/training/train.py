@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -27,6 +28,7 @@ from pathopan.errors import ConfigError
 from pathopan.files import atomic_path
 from pathopan.network.bundle import Bundle
 from pathopan.network.losses import Batch, total_loss
+from pathopan.network.precision import fast_autocast, fast_precision
 from pathopan.training.batches import CropRules, CropStream
 from pathopan.training.optimiser import build_optimiser
 from pathopan.training.outlines import outline_points
@@ -90,7 +92,8 @@ def train(
     )
     optimiser = build_optimiser(recipe.optimiser, net, weight_decay=recipe.weight_decay)
     first = _resume(folder, recipe, net=net, average=average, optimiser=optimiser)
-    before = trained_minutes(folder)
+    before = training_effort(folder)
+    precision = _precision(place, before.precision)
     if place.type == "cpu":
         use_float32_depthwise(net)
     rates = nucleus_weights(kept, taxonomy).to(place)
@@ -106,10 +109,21 @@ def train(
             left = (time.monotonic() - started) / (step + 1 - first) * (recipe.steps - step - 1)
             log.info("step %d/%d loss %.3f, %.0f min left", step + 1, recipe.steps, terms["loss"], left / 60)
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == recipe.steps:
-            minutes = before + (time.monotonic() - started) / 60
-            progress = {"step": str(step + 1), "minutes": f"{minutes:.2f}"}
+            minutes = before.minutes + (time.monotonic() - started) / 60
+            progress = {"step": str(step + 1), "minutes": f"{minutes:.2f}", "precision": precision}
             _save(folder, recipe, net=net, average=average, optimiser=optimiser, progress=progress)
     return bundle, average.module.eval().float().cpu()
+
+
+def _precision(place: torch.device, before: str) -> str:
+    """Name the precision of a run, and warn where it goes on in another than it began in."""
+    here = fast_precision(place.type)
+    if not before or before == here:
+        return here
+    log.warning(
+        "this run was trained in %s so far and goes on in %s, the fast one here: the curve may differ", before, here
+    )
+    return before if here in before else f"{before} and {here}"
 
 
 def describe(recipe: Recipe, taxonomy: Taxonomy) -> Bundle:
@@ -219,7 +233,7 @@ def _step(
     place = weight_N.device
     batch = Batch(*(tensor.to(place, non_blocking=True) for tensor in batch))
     image = batch.image_B3HW.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(place.type, dtype=torch.bfloat16):
+    with fast_autocast(place):
         logits, free = net.forward_unconstrained(image)  # type: ignore[operator]
     loss, terms = total_loss(logits, free, batch, weights=recipe.losses, nucleus_weight_N=weight_N)
     optimiser.zero_grad(set_to_none=True)
@@ -262,13 +276,21 @@ def _save(
         )
 
 
-def trained_minutes(folder: Path) -> float:
-    """Give the time that training up to the folder's checkpoint took, over all its restarts."""
+class Effort(NamedTuple):
+    """What training up to a checkpoint took, over all its restarts."""
+
+    minutes: float
+    precision: str  # that the network was computed in; both, joined by " and ", where a run moved to another machine
+
+
+def training_effort(folder: Path) -> Effort:
+    """Read from a run's checkpoint what training up to it took; nothing where there is none."""
     path = folder / "checkpoint.safetensors"
     if not path.exists():
-        return 0.0
+        return Effort(0.0, "")
     with safe_open(path, framework="pt") as stored:
-        return float(stored.metadata().get("minutes", 0))
+        metadata = stored.metadata()
+    return Effort(float(metadata.get("minutes", 0)), metadata.get("precision", ""))
 
 
 def _resume(

@@ -15,6 +15,7 @@ from training_samples import RECIPE, sample
 from pathopan.classes import BREAST
 from pathopan.errors import ConfigError
 from pathopan.network.bundle import load_bundle, read_bundle
+from pathopan.network.model import PanopticNet
 from pathopan.network.targets import DecodeRules
 from pathopan.training import finish
 from pathopan.training import train as room
@@ -22,7 +23,7 @@ from pathopan.training.batches import CropStream
 from pathopan.training.finish import measure, set_threshold, write_bundle
 from pathopan.training.optimiser import OPTIMISERS
 from pathopan.training.recipe import DEFAULT_RECIPE, Recipe, read_recipe, read_samples
-from pathopan.training.train import describe, learning_rate, nucleus_weights, train
+from pathopan.training.train import Effort, describe, learning_rate, nucleus_weights, train, training_effort
 
 SAMPLES = [sample(number) for number in range(3)]
 
@@ -44,14 +45,16 @@ def run(folder: Path, recipe: Recipe = RECIPE, samples=SAMPLES, **more):
     return train(recipe, samples, folder, device="cpu", workers=0, **more)
 
 
+BATCH = CropStream.batch
+
+
 def stop_at(step: int):
     """Kill the run when it asks for a batch."""
-    batch = CropStream.batch
 
     def killed(self: CropStream, index: int):
         if index == step:
             raise KeyboardInterrupt
-        return batch(self, index)
+        return BATCH(self, index)
 
     return killed
 
@@ -85,6 +88,37 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(whole, tmp_pat
     assert curve(tmp_path) == curve(whole[0])
     for first, second in zip(net.state_dict().values(), whole[2].state_dict().values(), strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fast", ["bfloat16", "float32"])
+def test_it_computes_in_the_precision_that_is_fast_here(tmp_path, monkeypatch, fast):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast == "bfloat16")
+    seen = []
+    forward = PanopticNet.forward_unconstrained
+
+    def watched(self: PanopticNet, image: torch.Tensor):
+        seen.append("bfloat16" if torch.is_autocast_enabled("cpu") else "float32")
+        return forward(self, image)
+
+    monkeypatch.setattr(PanopticNet, "forward_unconstrained", watched)
+    run(tmp_path, replace(RECIPE, steps=1))
+    assert seen == [fast]
+    assert training_effort(tmp_path).precision == fast
+
+
+def test_a_run_that_moves_to_a_machine_of_another_precision_says_so(tmp_path, monkeypatch, caplog):
+    for steps, fast, trained in [
+        (1, True, "bfloat16"),
+        (2, False, "bfloat16 and float32"),
+        (3, True, "bfloat16 and float32"),
+    ]:
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
+        monkeypatch.setattr(room, "CHECKPOINT_EVERY", 1)
+        monkeypatch.setattr(CropStream, "batch", stop_at(steps))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+        assert training_effort(tmp_path).precision == trained
+    assert "trained in bfloat16 so far and goes on in float32" in caplog.text
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
@@ -301,7 +335,9 @@ def test_it_overfits_a_handful_of_tiles_and_the_bundle_knows(tmp_path, monkeypat
     assert found.value("detection_f1") > 0.9
     held = [sample(9, group="held")]
     aside = replace(recipe, hold_out=["held"])
-    saved = write_bundle(tmp_path / "bundle", aside, samples + held, bundle=bundle, net=net, minutes=1)
+    saved = write_bundle(
+        tmp_path / "bundle", aside, samples + held, bundle=bundle, net=net, effort=Effort(1, "float32")
+    )
     assert load_bundle(tmp_path / "bundle")[0] == saved
     assert saved.card["held_out"]["images"] == 1
     assert saved.card["held_out"]["quality"]["detection_f1 all"]["value"] > 0.8
