@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+
 import torch
 from torch import nn
 
+from pathopan.network.precision import FLOAT32, fast_precision
 from pathopan.network.vision_ops import declare_missing_operators
 
 OPTIMISERS = ("adamw", "muon")
@@ -30,8 +34,10 @@ def build_optimiser(name: str, net: nn.Module, *, weight_decay: float) -> torch.
     if name == "adamw":
         return torch.optim.AdamW(net.parameters(), weight_decay=weight_decay)
     declare_missing_operators()
-    from timm.optim import Muon
+    from timm.optim import Muon, muon
 
+    if fast_precision(next(net.parameters()).device.type) == FLOAT32:
+        _orthogonalise_in_float32(muon)
     dense = {id(weight) for weight in _dense_weights(net)}
     groups = [
         {"params": [weight for weight in net.parameters() if id(weight) in dense], "use_fallback": False},
@@ -39,6 +45,16 @@ def build_optimiser(name: str, net: nn.Module, *, weight_decay: float) -> torch.
     ]
     optimiser: torch.optim.Optimizer = Muon(groups, weight_decay=weight_decay, nesterov=True, betas=(0.9, 0.999))
     return optimiser
+
+
+def _orthogonalise_in_float32(muon: ModuleType) -> None:
+    """Make timm's Muon compute in float32: it does in bfloat16, cannot be told otherwise, and knows no slow hardware.
+
+    On a CPU without AVX512-BF16 that was 6.0 of the 8.5 s of a step; in float32 it is 0.5 s.
+    """
+    made = muon.zeropower_via_newtonschulz
+    if not isinstance(made, functools.partial):
+        muon.zeropower_via_newtonschulz = functools.partial(made, dtype=torch.float32)  # type: ignore[attr-defined]
 
 
 def _dense_weights(net: nn.Module) -> list[torch.Tensor]:

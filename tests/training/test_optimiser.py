@@ -1,7 +1,9 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from pathopan.errors import ConfigError
 from pathopan.network.model import PanopticNet
@@ -55,3 +57,24 @@ def test_a_recipe_with_an_unknown_optimiser_is_refused() -> None:
 def test_recipes_of_adamw_are_stored_as_they_were_before_there_was_a_choice() -> None:
     assert "optimiser" not in Recipe("mine").to_dict()
     assert dataclasses.replace(Recipe("mine"), optimiser="muon").to_dict()["optimiser"] == "muon"
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_muon_computes_in_the_precision_that_is_fast_here(monkeypatch, fast):
+    from timm.optim import muon  # after pathopan, which declares operators that torchvision may lack
+
+    seen = set()
+    made = muon.zeropower_via_newtonschulz
+
+    def watched(gradient: torch.Tensor, *args: Any, dtype: torch.dtype = torch.bfloat16, **more: Any) -> Any:
+        seen.add(dtype)
+        return made(gradient, *args, dtype=dtype, **more)
+
+    monkeypatch.setattr(muon, "zeropower_via_newtonschulz", watched)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3))
+    for _ in range(2):
+        optimiser = build_optimiser("muon", net, weight_decay=0.0)  # twice: it is changed once
+    net(torch.ones(1, 4, 8, 8)).sum().backward()
+    optimiser.step()
+    assert seen == {torch.bfloat16 if fast else torch.float32}
