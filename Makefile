@@ -16,7 +16,7 @@ demo: $(STAMP)
 	$(BIN)/pathopan demo --out demo-out
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff format --check pathopan tests workflows

@@ -26,9 +26,14 @@ settings.load_profile("pathopan")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+LONGEST = ("test_workflows_slurm.py", "test_hostile_corpus.py", "test_notebooks.py", "test_overlap.py")
+"""Files whose tests take minutes: first, so that no process ends with one while the other has nothing left to do."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and say why."""
+    """Order the files, skip what this machine cannot run, and say why."""
+    turn = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turn.get(item.path.name, len(turn)))
     for item in items:
         if item.get_closest_marker("gpu") and not _has_cuda():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -23,7 +23,6 @@ from pathopan.network.targets import DecodeRules
 from pathopan.segment import Segmenter
 from pathopan.training.card import write_model_card
 from pathopan.training.recipe import Recipe
-from pathopan.training.train import Effort
 
 CALIBRATION_IMAGES = 24
 """Training images that the threshold is set on, evenly spread."""
@@ -114,7 +113,7 @@ def write_bundle(
     *,
     bundle: Bundle,
     net: nn.Module,
-    effort: Effort,
+    minutes: float,
     report: dict[str, Any] | None = None,
 ) -> Bundle:
     """Set the threshold, write down data, recipe and quality, and save the bundle with its model card.
@@ -129,7 +128,7 @@ def write_bundle(
         All that was read; the network is measured on those that the recipe holds out.
     bundle, net
         What training returned; what the bundle's card tells already is kept, a threshold too: see :func:`inherit`.
-    effort : Effort
+    minutes : float
         That training took.
     report : dict, optional
         Of a cross-validation of the recipe (:func:`pathopan.training.folds.report_folds`): threshold, calibration and
@@ -145,7 +144,7 @@ def write_bundle(
     ConfigError
         If another recipe was cross-validated.
     """
-    card = bundle.card | describe_training(recipe, samples, effort=effort)
+    card = bundle.card | describe_training(recipe, samples, minutes=minutes)
     if report:
         bundle, card = apply_report(recipe, report, bundle=bundle, card=card)
     elif "started_from" not in card:
@@ -160,7 +159,7 @@ def write_bundle(
     return saved
 
 
-def describe_training(recipe: Recipe, samples: Sequence[Sample], *, effort: Effort) -> dict[str, Any]:
+def describe_training(recipe: Recipe, samples: Sequence[Sample], *, minutes: float) -> dict[str, Any]:
     """Write down what a network was made of: the part of a bundle's card that needs no measurement."""
     return {
         "data": _sources([sample for sample in samples if sample.group not in recipe.hold_out]),
@@ -170,8 +169,7 @@ def describe_training(recipe: Recipe, samples: Sequence[Sample], *, effort: Effo
         "command": f"pathopan train {recipe.name} --data DATA --out OUT",
         "commit": _commit(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "precision": effort.precision,
-        "minutes": round(effort.minutes, 1),
+        "minutes": round(minutes, 1),
         "limits": list(LIMITS),
     }
 

@@ -68,11 +68,11 @@ def train_bundle(
     if curves and (find_bundle(str(recipe.start_from)) / curves).is_file():
         pictures.append(find_bundle(str(recipe.start_from)) / curves)
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
-    bundle = replace(bundle, card=notes)
+    bundle = replace(bundle, card={**notes, **bundle.card})
     if start:
         bundle = inherit(start, bundle)
-    effort = training_effort(out)
-    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, effort=effort, report=report)
+    minutes = training_effort(out).minutes
+    made = write_bundle(out / "bundle", recipe, samples, bundle=bundle, net=trained, minutes=minutes, report=report)
     for picture in pictures:
         shutil.copyfile(picture, out / "bundle" / picture.name)
     write_model_card(out / "bundle")  # which shows pictures that are there

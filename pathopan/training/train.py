@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ def train(
     Returns
     -------
     bundle : Bundle
-        Description, without measured quality.
+        Description, without measured quality; its card tells the precision that the network was computed in.
     net : Module
         The moving average of the weights, in evaluation mode.
 
@@ -112,7 +113,8 @@ def train(
             minutes = before.minutes + (time.monotonic() - started) / 60
             progress = {"step": str(step + 1), "minutes": f"{minutes:.2f}", "precision": precision}
             _save(folder, recipe, net=net, average=average, optimiser=optimiser, progress=progress)
-    return bundle, average.module.eval().float().cpu()
+    card = {"precision": training_effort(folder).precision}
+    return replace(bundle, card=card), average.module.eval().float().cpu()
 
 
 def _precision(place: torch.device, before: str) -> str:

@@ -17,7 +17,6 @@ from pathopan.training import run
 from pathopan.training.finish import best_threshold, write_bundle
 from pathopan.training.folds import fold_groups, fold_recipe, read_report, report_folds, train_fold
 from pathopan.training.recipe import read_notes, read_recipe
-from pathopan.training.train import Effort
 
 RECIPE = replace(TINY_RECIPE, steps=3, shares={"A": 0.5, "B": 0.5}, folds=2, fold_sources=["A", "B"])
 SAMPLES = [sample(number, source=source, group=f"{source}{number}") for source in "AB" for number in range(3)]
@@ -96,9 +95,7 @@ def test_a_report_needs_all_folds(tmp_path):
 
 def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(report, out, tmp_path):
     draft, net = load_bundle(out / "fold-0" / "bundle")
-    saved = write_bundle(
-        tmp_path / "bundle", RECIPE, SAMPLES, bundle=draft, net=net, effort=Effort(1, "float32"), report=report
-    )
+    saved = write_bundle(tmp_path / "bundle", RECIPE, SAMPLES, bundle=draft, net=net, minutes=1, report=report)
     assert saved.decode.min_centre == report["decode"]["min_centre"]
     assert saved.decode.class_temperature == report["decode"]["class_temperature"]
     assert saved.card["folds"] == report["folds"]
@@ -110,7 +107,7 @@ def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(repor
             SAMPLES,
             bundle=draft,
             net=net,
-            effort=Effort(1, "float32"),
+            minutes=1,
             report=report,
         )
 

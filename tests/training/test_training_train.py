@@ -23,7 +23,7 @@ from pathopan.training.batches import CropStream
 from pathopan.training.finish import measure, set_threshold, write_bundle
 from pathopan.training.optimiser import OPTIMISERS
 from pathopan.training.recipe import DEFAULT_RECIPE, Recipe, read_recipe, read_samples
-from pathopan.training.train import Effort, describe, learning_rate, nucleus_weights, train, training_effort
+from pathopan.training.train import describe, learning_rate, nucleus_weights, train, training_effort
 
 SAMPLES = [sample(number) for number in range(3)]
 
@@ -335,9 +335,7 @@ def test_it_overfits_a_handful_of_tiles_and_the_bundle_knows(tmp_path, monkeypat
     assert found.value("detection_f1") > 0.9
     held = [sample(9, group="held")]
     aside = replace(recipe, hold_out=["held"])
-    saved = write_bundle(
-        tmp_path / "bundle", aside, samples + held, bundle=bundle, net=net, effort=Effort(1, "float32")
-    )
+    saved = write_bundle(tmp_path / "bundle", aside, samples + held, bundle=bundle, net=net, minutes=1)
     assert load_bundle(tmp_path / "bundle")[0] == saved
     assert saved.card["held_out"]["images"] == 1
     assert saved.card["held_out"]["quality"]["detection_f1 all"]["value"] > 0.8
