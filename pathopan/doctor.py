@@ -60,6 +60,9 @@ class TruthRuntime:
         """Look at a batch of read windows."""
         return [self._look(image) for image in image_BHW3]
 
+    def release(self) -> None:
+        """Hold nothing."""
+
     def _look(self, image: npt.NDArray[np.uint8]) -> TileMaps:
         region_id, nucleus_id = classes_from_colors(image)
         instances = ndimage.label(nucleus_id > 0)[0].astype(np.int32)

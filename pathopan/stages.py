@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -305,16 +305,18 @@ def predict_shards(job: Job, tiling: Tiling, shards: range, progress: Progress) 
         seam_margin_px=job.config.stitcher.seam_margin_um / tiling.grid.mpp,
     )
     runtime = job.engine.runtime
-    predictions = predict_tiles(
-        job.open,
-        runtime,
-        (tiling.grid.tile(index) for shard in missing for index in plan.tiles(shard)),
-        task=task,
-        workers=job.workers,
-        batch_size=job.config.inference.batch_size,
-    )
     done = total - to_do
-    with closing(predictions):
+    with ExitStack() as stack:
+        stack.callback(runtime.release)  # what it holds for the next tile is a third of what the later stages have
+        predictions = predict_tiles(
+            job.open,
+            runtime,
+            (tiling.grid.tile(index) for shard in missing for index in plan.tiles(shard)),
+            task=task,
+            workers=job.workers,
+            batch_size=job.config.inference.batch_size,
+        )
+        stack.enter_context(closing(predictions))
         for shard in missing:
             collected = []
             for _ in plan.tiles(shard):

@@ -61,3 +61,23 @@ def test_stitching_tells_row_by_row_that_it_goes_on(tmp_path, bundle, slide):
     job = Job(SlideEntry("truth", slide), config, Engine(bundle, config, device="cpu"), tmp_path / "out", workers=0)
     go(job, lambda *heard: told.append(heard))
     assert told.count(("stitch", 12, 12)) >= 3  # three rows of four tiles
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_network_s_memory_is_given_back_before_the_slide_is_stitched(tmp_path, bundle, slide, monkeypatch, stopped):
+    released = []
+    monkeypatch.setattr(OracleRuntime, "release", lambda _self: released.append(True))
+    config = load_config()
+    job = Job(SlideEntry("truth", slide), config, Engine(bundle, config, device="cpu"), tmp_path / "out", workers=2)
+
+    def hear(stage, done, _total):
+        assert released == ([True] if stage == "stitch" else [])
+        if stopped and done == 6:
+            raise KeyboardInterrupt
+
+    if stopped:
+        with pytest.raises(KeyboardInterrupt):
+            go(job, hear)
+    else:
+        go(job, hear)
+    assert released == [True]

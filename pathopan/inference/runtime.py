@@ -44,6 +44,9 @@ class Runtime(Protocol):
     def run(self, image_BHW3: npt.NDArray[np.uint8]) -> list[TileMaps]:
         """Look at a batch of read windows."""
 
+    def release(self) -> None:
+        """Give back memory that only :meth:`run` needs, which may be called again; nothing may be running."""
+
 
 class TorchRuntime:
     """torch on CUDA or CPU. On CUDA each of two threads has a stream, pinned memory both ways, and copies overlap."""
@@ -63,6 +66,9 @@ class TorchRuntime:
         """Look at a batch of read windows."""
         look = self._forward if self.device == "cpu" else self._forward_cuda
         return [TileMaps(*(part[0] for part in look(image[None]))) for image in torch.from_numpy(image_BHW3)]
+
+    def release(self) -> None:
+        """Keep all: on a CPU torch frees what it computes with itself, and a GPU's memory serves the next slide."""
 
     def _forward(self, image_1HW3: torch.Tensor) -> list[npt.NDArray[Any]]:
         region, nucleus, shape = self._compute(image_1HW3)
@@ -122,6 +128,10 @@ class OpenVinoRuntime:
         if not hasattr(self._local, "request"):
             self._local.request = self._model.create_infer_request()
         return [self._forward(image[None]) for image in image_BHW3]
+
+    def release(self) -> None:
+        """Give back the activations of both streams: 0.9 GiB in float32 at 1,600 px a side."""
+        self._model.release_memory()
 
     def _forward(self, image_1HW3: npt.NDArray[np.uint8]) -> TileMaps:
         outputs = self._local.request.infer({0: image_1HW3})

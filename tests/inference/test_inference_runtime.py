@@ -69,6 +69,30 @@ def test_maps_of_the_middle_are_those_of_the_whole_without_its_rim(images, refer
         np.testing.assert_allclose(middle, whole[..., 12:-12, 12:-12], **tolerance)
 
 
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_a_runtime_that_gave_back_its_memory_goes_on_alike(images, name):
+    pytest.importorskip("openvino")
+    runtime = open_runtime(tiny_net(), tiny_bundle(), device="cpu", runtime=name, precision="float32")
+    first = runtime.run(images[:1])[0]
+    kept = [part.copy() for part in first]
+    runtime.release()
+    again = runtime.run(images[:1])[0]
+    for before, known, after in zip(first, kept, again, strict=True):
+        np.testing.assert_array_equal(before, known)
+        np.testing.assert_array_equal(after, known)
+
+
+def test_openvino_gives_back_what_it_computed_with(images):
+    pytest.importorskip("openvino")
+    psutil = pytest.importorskip("psutil")
+    bundle = tiny_bundle(step=1024, halo=32)
+    runtime = open_runtime(tiny_net(bundle), bundle, device="cpu", runtime="openvino", precision="float32")
+    runtime.run(np.zeros((1, 1088, 1088, 3), np.uint8))
+    held = psutil.Process().memory_info().rss
+    runtime.release()
+    assert held - psutil.Process().memory_info().rss > 50 << 20
+
+
 def test_the_choice_is_told():
     runtime = open_runtime(tiny_net(), tiny_bundle(), device="cpu", runtime="torch", precision="auto")
     assert isinstance(runtime, TorchRuntime)
