@@ -305,17 +305,17 @@ def predict_shards(job: Job, tiling: Tiling, shards: range, progress: Progress) 
         seam_margin_px=job.config.stitcher.seam_margin_um / tiling.grid.mpp,
     )
     runtime = job.engine.runtime
+    predictions = predict_tiles(
+        job.open,
+        runtime,
+        (tiling.grid.tile(index) for shard in missing for index in plan.tiles(shard)),
+        task=task,
+        workers=job.workers,
+        batch_size=job.config.inference.batch_size,
+    )
     done = total - to_do
     with ExitStack() as stack:
-        stack.callback(runtime.release)  # what it holds for the next tile is a third of what the later stages have
-        predictions = predict_tiles(
-            job.open,
-            runtime,
-            (tiling.grid.tile(index) for shard in missing for index in plan.tiles(shard)),
-            task=task,
-            workers=job.workers,
-            batch_size=job.config.inference.batch_size,
-        )
+        stack.callback(runtime.release)  # after the threads that look have ended; the later stages need the memory
         stack.enter_context(closing(predictions))
         for shard in missing:
             collected = []

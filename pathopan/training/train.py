@@ -29,7 +29,7 @@ from pathopan.errors import ConfigError
 from pathopan.files import atomic_path
 from pathopan.network.bundle import Bundle
 from pathopan.network.losses import Batch, total_loss
-from pathopan.network.precision import fast_autocast, fast_precision
+from pathopan.network.precision import BFLOAT16, fast_autocast, fast_precision
 from pathopan.training.batches import CropRules, CropStream
 from pathopan.training.optimiser import build_optimiser
 from pathopan.training.outlines import outline_points
@@ -292,7 +292,8 @@ def training_effort(folder: Path) -> Effort:
         return Effort(0.0, "")
     with safe_open(path, framework="pt") as stored:
         metadata = stored.metadata()
-    return Effort(float(metadata.get("minutes", 0)), metadata.get("precision", ""))
+    precision = metadata.get("precision", BFLOAT16)  # before it was noted there was no other
+    return Effort(float(metadata.get("minutes", 0)), precision)
 
 
 def _resume(

@@ -12,6 +12,7 @@ from training_samples import sample
 from pathopan.errors import ConfigError, IncompatibleBundle
 from pathopan.metrics import EvaluationResult
 from pathopan.network.bundle import load_bundle
+from pathopan.network.precision import fast_precision
 from pathopan.training import folds as room
 from pathopan.training import run
 from pathopan.training.finish import best_threshold, write_bundle
@@ -102,13 +103,7 @@ def test_the_bundle_takes_threshold_calibration_and_figures_from_the_folds(repor
     assert (tmp_path / "bundle" / "MODEL_CARD.md").is_file()
     with pytest.raises(ConfigError, match="is of another recipe"):
         write_bundle(
-            tmp_path / "other",
-            replace(RECIPE, seed=5),
-            SAMPLES,
-            bundle=draft,
-            net=net,
-            minutes=1,
-            report=report,
+            tmp_path / "other", replace(RECIPE, seed=5), SAMPLES, bundle=draft, net=net, minutes=1, report=report
         )
 
 
@@ -132,7 +127,8 @@ def test_a_bundle_is_made_whole_by_one_call(report, out, recipe_file, tmp_path, 
     assert saved.card["tried"] == ["larger tiles"]
     assert (folder / "calibration.png").read_bytes() == (out / "calibration.png").read_bytes()
     card = (folder / "MODEL_CARD.md").read_text()
-    for shown in ("](calibration.png)", "](skin.png)", "- larger tiles"):
+    precision = f"| precision | {fast_precision('cpu')} |"
+    for shown in ("](calibration.png)", "](skin.png)", "- larger tiles", precision):
         assert shown in card
 
 

@@ -10,6 +10,7 @@ import pytest
 import shapely
 import torch
 from oracle import tiny_bundle, tiny_net
+from safetensors.torch import save_file
 from training_samples import RECIPE, sample
 
 from pathopan.classes import BREAST
@@ -119,6 +120,11 @@ def test_a_run_that_moves_to_a_machine_of_another_precision_says_so(tmp_path, mo
             run(tmp_path)
         assert training_effort(tmp_path).precision == trained
     assert "trained in bfloat16 so far and goes on in float32" in caplog.text
+
+
+def test_a_run_from_before_precision_was_noted_was_in_bfloat16(tmp_path):
+    save_file({"net.weight": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", metadata={"minutes": "1.50"})
+    assert training_effort(tmp_path) == (1.5, "bfloat16")
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
