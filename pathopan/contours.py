@@ -19,7 +19,7 @@ _FEWEST = 5  # coordinates of a closed line that bounds an area whatever its sha
 
 
 def nucleus_polygons(
-    labels: LabelMap, *, tolerance: float = 0.4
+    labels: LabelMap, *, tolerance: float = 0.4, origin: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
     """Trace each small object as one simple polygon: its largest piece, without holes.
 
@@ -29,6 +29,8 @@ def nucleus_polygons(
         Instance map; 0 is background.
     tolerance : float
         Vertices that deviate less than this many pixels are dropped.
+    origin : (float, float)
+        x and y of the map's corner in the polygons' frame.
 
     Returns
     -------
@@ -52,10 +54,10 @@ def nucleus_polygons(
     if not len(rings.ids):
         return np.empty(0, np.int64), np.empty(0, object)
     thin = _thinned(rings, tolerance)
-    polygons = _polygons(*thin, rings.areas)
+    polygons = _polygons(*thin, rings.areas, origin)
     bad = np.flatnonzero(~shapely.is_valid(polygons) | (shapely.area(polygons) <= 0))
     if len(bad):
-        polygons[bad] = _polygons(rings.points, rings.counts, rings.areas)[bad]
+        polygons[bad] = _polygons(rings.points, rings.counts, rings.areas, origin)[bad]
     return rings.ids, polygons
 
 
@@ -128,7 +130,7 @@ class _Edges:
         """Find the edges of a map with a border of zeros, and link them."""
         flat, width = wide.ravel(), wide.shape[1]
         ahead = np.array([1, width, -1, -width])  # per side; what lies outward of a side is ahead of the side before
-        pixels = np.flatnonzero(flat)
+        pixels = np.flatnonzero(flat != 0)
         label = flat[pixels]
         present = np.stack([flat[pixels + ahead[side - 1]] != label for side in range(4)])
         rim = np.flatnonzero(present.any(axis=0))
@@ -136,7 +138,7 @@ class _Edges:
         number = np.cumsum(present.ravel()).reshape(present.shape) - 1
         place = np.empty(len(flat), np.int32)  # read at rim pixels only
         place[pixels] = np.arange(len(pixels))
-        side, row = np.nonzero(present)
+        side, row = np.divmod(np.flatnonzero(present), len(pixels))
         pixel, own = pixels[row], label[row]
         front = pixel + ahead[side]
         front_left = front + ahead[side - 1]
@@ -198,16 +200,17 @@ def _thinned(rings: _Rings, tolerance: float) -> tuple[FloatArray, npt.NDArray[n
     return points[~last], np.bincount(owner[~last], minlength=len(rings.counts))
 
 
-def _polygons(points: FloatArray, counts: npt.NDArray[np.int64], areas: FloatArray) -> npt.NDArray[np.object_]:
-    """Build polygons of rings, each stretched about its centroid to an area."""
+def _polygons(
+    points: FloatArray, counts: npt.NDArray[np.int64], areas: FloatArray, origin: tuple[float, float]
+) -> npt.NDArray[np.object_]:
+    """Build polygons of rings, each stretched about its centroid to an area, in the frame of a map at an origin."""
     owner = np.repeat(np.arange(len(counts)), counts)
     area, centroid = _moments(points, counts)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.sqrt(areas / area)
     factor, centroid = (np.where(np.isfinite(v), v, d) for v, d in ((factor, 1.0), (centroid, 0.0)))
-    return shapely.polygons(
-        shapely.linearrings((points - centroid[owner]) * factor[owner, None] + centroid[owner], indices=owner)
-    )
+    stretched = (points - centroid[owner]) * factor[owner, None] + centroid[owner]
+    return shapely.polygons(shapely.linearrings(stretched + np.asarray(origin), indices=owner))
 
 
 def region_polygons(labels: LabelMap) -> dict[int, shapely.Polygon | shapely.MultiPolygon]:

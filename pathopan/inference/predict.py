@@ -9,10 +9,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain, islice
 
+import cv2
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import shapely
 
 from pathopan.classes import UNANALYSED, Taxonomy
 from pathopan.contours import nucleus_polygons
@@ -152,13 +152,14 @@ def _regions(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: Decode
     mpp, kinds = task.grid.mpp, task.taxonomy
     ids = np.zeros(256, np.uint8)
     ids[: len(kinds.regions)] = [kind.id for kind in kinds.regions]
-    region = ids[maps.region[tile.write.relative_to(shown).slices]]
+    region: npt.NDArray[np.uint8] = cv2.LUT(maps.region[tile.write.relative_to(shown).slices], ids)
     around = tile.write.grow(math.ceil(GLASS_REACH_UM / mpp)).intersect(tile.read)
-    glass = find_glass(image[around.relative_to(tile.read).slices], mpp=mpp, glass_level=task.tissue.glass_level)
+    seen = image[around.relative_to(tile.read).slices]
+    glass = find_glass(seen, mpp=mpp, glass_level=task.tissue.glass_level, corner=(around.x, around.y))
     for background in kinds.region_ids("background")[:1]:
-        region[glass[tile.write.relative_to(around).slices]] = background
+        np.copyto(region, np.uint8(background), where=glass[tile.write.relative_to(around).slices])
     x_um, y_um = ((np.arange(s, s + task.grid.step) + 0.5) * mpp for s in (tile.write.x, tile.write.y))
-    region[~_tissue_lattice(task.tissue, x_um, y_um)] = UNANALYSED
+    np.copyto(region, np.uint8(UNANALYSED), where=~_tissue_lattice(task.tissue, x_um, y_um))
     return region
 
 
@@ -166,8 +167,8 @@ def _nuclei(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: DecodeT
     """Decode the middle of the read window, keep the nuclei that this tile may own, outline and measure them."""
     seen = tile.write.grow(decode_margin_px(task.grid.mpp)).intersect(shown)
     inner = seen.relative_to(shown)
-    centre, foreground, *offset = (np.ascontiguousarray(plane[inner.slices]) for plane in maps.shape)
-    found = decode_pixels(centre, foreground, np.stack(offset), rules=task.rules)
+    shape = maps.shape[:, *inner.slices]
+    found = decode_pixels(shape[0], shape[1], shape[2:], rules=task.rules)
     row, column = np.divmod(found.pixels, inner.width)
     kept = _owned(seen, row, column, found.owner, tile=tile, task=task)
     ids = np.flatnonzero(kept)
@@ -175,9 +176,10 @@ def _nuclei(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: DecodeT
     mine = np.flatnonzero(kept[found.owner])
     owner, pixels = number[found.owner[mine]], found.pixels[mine]
     labels = Decoded(pixels, (owner + 1).astype(np.int32), found.prob).labels((inner.height, inner.width))
-    _, polygons = nucleus_polygons(labels)
+    _, polygons = nucleus_polygons(labels, origin=(seen.x, seen.y))
     at = (row[mine] + inner.y) * shown.width + column[mine] + inner.x
-    pixel = image[row[mine] + (seen.y - tile.read.y), column[mine] + (seen.x - tile.read.x)]
+    at_read = (row[mine] + (seen.y - tile.read.y)) * image.shape[1] + column[mine] + (seen.x - tile.read.x)
+    pixel = image.reshape(-1, 3).take(at_read, axis=0)
     area = np.bincount(owner, minlength=len(ids))
 
     def mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -195,7 +197,7 @@ def _nuclei(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: DecodeT
             "hematoxylin_mean": mean(hematoxylin_density(pixel)),
             **{f"prob_{kind.name}": probs[:, i] for i, kind in enumerate(kinds)},
         },
-        geometry=shapely.transform(polygons, lambda xy: xy + np.array([seen.x, seen.y])),
+        geometry=polygons,
         crs=None,
     )
 
@@ -230,7 +232,7 @@ def _tissue_lattice(tissue: TissueMask, x_um: FloatArray, y_um: FloatArray) -> n
     down, along = (np.flatnonzero((i >= 0) & (i < n)) for i, n in ((rows, height), (columns, width)))
     if len(down) and len(along):
         inside = slice(down[0], down[-1] + 1), slice(along[0], along[-1] + 1)
-        found[inside] = tissue.mask[np.ix_(rows[down], columns[along])]
+        found[inside] = tissue.mask.take(columns[along], axis=1).take(rows[down], axis=0)
     return found
 
 

@@ -213,7 +213,7 @@ def _point_at(
     near, margin = _reach(peaks_xy, (rows, columns), rules.max_reach_px)
     pixels = np.flatnonzero(foreground > rules.min_foreground) if len(peaks_xy) else np.empty(0, np.int64)
     row, column = np.divmod(pixels.astype(np.int32), np.int32(columns))
-    step_x, step_y = (plane.ravel()[pixels] * np.float32(OFFSET_PX) + np.float32(0.5) for plane in offset)
+    step_x, step_y = (plane.ravel().take(pixels) * np.float32(OFFSET_PX) + np.float32(0.5) for plane in offset)
     x = np.clip(np.floor(column + step_x), 0, columns - 1).astype(np.int32)
     y = np.clip(np.floor(row + step_y), 0, rows - 1).astype(np.int32)
     return pixels, near[(y + margin) * np.int32(columns + 2 * margin) + (x + margin)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -93,6 +94,11 @@ def source_window(window: Window, step: XY) -> Window:
     return Window(x0, y0, x1 - x0, y1 - y0)
 
 
+def _is_aligned(start: float, step: float, count: int) -> bool:
+    """Tell whether a number of steps from a start all lie on pixel corners, within rounding."""
+    return step > 0.5 and is_whole(start) and abs(step - round(step)) < _EXACT / max(1, count)
+
+
 def is_whole(value: float) -> bool:
     """Tell whether a coordinate lies on a pixel corner, within rounding."""
     return abs(value - round(value)) < _EXACT
@@ -119,17 +125,18 @@ def resample(pixels: RgbImage, *, origin: XY, step: XY, size: tuple[int, int]) -
 
     Notes
     -----
-    Pillow's resize with a fractional box: a cubic (a = -0.5) stretched by the step, evaluated in pixel centers.
+    Pillow's resize with a fractional box: a cubic (a = -0.5) stretched by the step, evaluated in pixel centers. Where
+    output pixels are made of whole pixels, such as 2 x 2, their mean: as networks are trained, in a tenth of the time.
     """
     width, height = size
     if width == 0 or height == 0:
         return np.empty((height, width, 3), np.uint8)
-    copied = all(
-        is_whole(start) and abs(s - 1) < _EXACT / max(1, n) for start, s, n in zip(origin, step, size, strict=True)
-    )
-    if copied:
-        return np.ascontiguousarray(pixels[Window(round(origin[0]), round(origin[1]), width, height).slices])
     rows, columns = pixels.shape[:2]
+    if all(_is_aligned(start, s, n) for start, s, n in zip(origin, step, size, strict=True)):
+        across, down = round(step[0]), round(step[1])
+        whole = Window(round(origin[0]), round(origin[1]), width * across, height * down)
+        if whole.intersect(Window(0, 0, columns, rows)) == whole:
+            return np.asarray(cv2.resize(pixels[whole.slices], size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     box = (
         max(0.0, origin[0]),
         max(0.0, origin[1]),

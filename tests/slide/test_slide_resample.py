@@ -47,6 +47,14 @@ def test_at_the_level_s_own_mpp_nothing_is_read_twice_or_changed():
     np.testing.assert_array_equal(again, image[3:9, 2:7])
 
 
+@pytest.mark.parametrize("step", [(2, 2), (4, 4), (3, 1)])
+def test_pixels_of_whole_pixels_are_their_mean(step):
+    image = picture(40, 60)
+    found = resample(image, origin=(5, 3), step=step, size=(8, 6))
+    blocks = image[3 : 3 + 6 * step[1], 5 : 5 + 8 * step[0]].reshape(6, step[1], 8, step[0], 3)
+    np.testing.assert_allclose(found, blocks.mean(axis=(1, 3)), atol=0.51)
+
+
 @given(st.integers(-30, 30), st.integers(1, 40), st.floats(0.6, 9))
 def test_the_source_holds_the_window_and_the_reach_of_the_filter(start, size, step):
     assume(abs(step - 1) > 1e-3)  # nearer to 1, pixels are copied and no filter reaches out
