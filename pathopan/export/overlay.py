@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 
 import cv2
@@ -26,6 +27,9 @@ HEAT_STOPS: Sequence[Color] = (
     (254, 232, 56),
 )
 """Cividis (Nuñez, Anderton & Renslow, PLoS ONE 2018): even steps, also to color-blind eyes."""
+
+_SHADES = 64
+"""Colors from one of ``HEAT_STOPS`` to the next: neighbours differ by at most one of 256."""
 
 _SUBPIXEL_BITS = 4
 
@@ -151,14 +155,21 @@ def density_map(points_px: FloatMap, tissue: npt.NDArray[np.bool_], *, mpp: floa
     )
     coarse = np.divide(smooth, filled, out=np.zeros(shape), where=filled > 0)
     wide = cv2.resize(coarse, (padded.shape[1], padded.shape[0]), interpolation=cv2.INTER_LINEAR)
-    per_px = np.where(tissue, wide[: tissue.shape[0], : tissue.shape[1]], np.nan)
-    return np.asarray(per_px / (mpp / 1000.0) ** 2)
+    wide *= 1 / (mpp / 1000.0) ** 2
+    return np.where(tissue, wide[: tissue.shape[0], : tissue.shape[1]], np.nan)
 
 
 def heat_colors(values: npt.ArrayLike, *, top: float) -> Rgb:
     """Color numbers from 0 to ``top`` with Cividis; larger ones get the last color, NaN the first."""
-    share = np.nan_to_num(np.asarray(values, np.float64) / top if top > 0 else np.zeros(np.shape(values)))
-    place = np.clip(share, 0, 1) * (len(HEAT_STOPS) - 1)
+    share = np.nan_to_num(np.asarray(values, np.float32) / np.float32(top)) if top > 0 else np.zeros(np.shape(values))
+    colors = _heat_table()
+    return colors[np.rint(np.clip(share, 0, 1) * (len(colors) - 1)).astype(np.int16)]
+
+
+@cache
+def _heat_table() -> Rgb:
+    """Give the colors of evenly spaced values, ``HEAT_STOPS`` among them; to look one up is cheaper than to mix it."""
     stops = np.arange(len(HEAT_STOPS))
+    place = np.linspace(0, stops[-1], _SHADES * int(stops[-1]) + 1)
     channels = [np.interp(place, stops, [color[channel] for color in HEAT_STOPS]) for channel in range(3)]
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)

@@ -207,15 +207,16 @@ def _jpeg(image: Rgb, *, quality: int) -> str:
 def _png(image: npt.NDArray[np.uint8]) -> str:
     """Encode an RGBA layer; with the few colors that layers have, a palette is enough."""
     buffer = io.BytesIO()
-    Image.fromarray(image).quantize(64, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image).quantize(64, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG", compress_level=6)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _heat_layer(density: npt.NDArray[np.float64], top: float) -> npt.NDArray[np.uint8]:
     """Color a density; where it is low the slide shows through."""
-    share = np.clip(np.nan_to_num(density) / top, 0, 1) if top > 0 else np.zeros(density.shape)
-    alpha = np.where(np.isfinite(density), 90 + 165 * share, 0).astype(np.uint8)
-    return np.dstack([heat_colors(density, top=top), alpha])
+    values = density.astype(np.float32)
+    share = np.clip(np.nan_to_num(values) / np.float32(top), 0, 1) if top > 0 else np.zeros_like(values)
+    alpha = np.where(np.isfinite(values), 90 + 165 * share, 0).astype(np.uint8)
+    return np.dstack([heat_colors(values, top=top), alpha])
 
 
 def _gradient() -> str:
