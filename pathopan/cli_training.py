@@ -1,4 +1,4 @@
-"""The commands that make and measure networks: train, crossvalidate, evaluate."""
+"""The commands that make and measure networks: train, crossvalidate, quantise, evaluate."""
 
 from __future__ import annotations
 
@@ -57,6 +57,23 @@ def crossvalidate(
         for name, figure in found["quality"].items():
             typer.echo(f"  {name}\t{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})")
     typer.echo(f"{out / f'fold-{fold}'} is complete" if report is None else f"report: {out / 'folds.json'}")
+
+
+@app.command()
+def quantise(
+    bundle: Annotated[str, typer.Argument(help="Folder or name of a bundle that pathopan trained.")],
+    data: Annotated[Path, typer.Option(help="Folder with the data sets of the bundle's recipe.")],
+) -> None:
+    """Add a network in 8 bits to a bundle, for --set inference.precision=int8, and measure what it costs.
+
+    Example: pathopan quantise runs/mine/bundle --data ../shared/data
+    """
+    from pathopan.training.quantise import quantise_bundle
+
+    told = quantise_bundle(bundle, data).card["int8"]
+    typer.echo(f"measured on {told['measured_on']}")
+    for row in told["quality"]:
+        typer.echo(f"{row['figure']}\tfloat32 {row['float32']:.4f}\tint8 {row['int8']:.4f}")
 
 
 @app.command()

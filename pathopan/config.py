@@ -62,10 +62,10 @@ class TilerConfig:
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How the network is run. None of this changes a result beyond rounding."""
+    """How the network is run. None of this changes a result beyond rounding, which is coarser in int8."""
 
     runtime: str = "auto"  # auto | torch | openvino
-    precision: str = "auto"  # auto | float32 | bfloat16
+    precision: str = "auto"  # auto | float32 | bfloat16 | int8 (OpenVINO on a CPU)
     batch_size: int = 1  # tiles in one forward pass
     shard_tiles: int = 16  # tiles whose predictions are written together; what a crash can cost
     overlap: str = (
@@ -79,8 +79,8 @@ class InferenceConfig:
             f"inference.runtime is {self.runtime!r}: auto, torch or openvino",
         )
         _require(
-            self.precision in ("auto", "float32", "bfloat16"),
-            f"inference.precision is {self.precision!r}: auto, float32 or bfloat16",
+            self.precision in ("auto", "float32", "bfloat16", "int8"),
+            f"inference.precision is {self.precision!r}: auto, float32, bfloat16 or int8",
         )
         _require(
             self.overlap in ("auto", "always", "never"),

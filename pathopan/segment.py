@@ -20,6 +20,7 @@ from pathopan.inference.predict import DecodeTask, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.metrics import Prediction
 from pathopan.network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from pathopan.network.quantised import find_quantised
 from pathopan.slide import ArraySlide, check_mpp
 from pathopan.slide.array import check_rgb
 from pathopan.stitcher.nuclei import merge_nuclei
@@ -50,16 +51,23 @@ class Segmenter:
         Name or folder of a bundle.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
+    precision : str
+        ``auto``, ``float32`` or ``bfloat16``, by torch; ``int8`` by OpenVINO.
 
     Examples
     --------
     >>> Segmenter()(image, mpp=0.5).nuclei                                  # doctest: +SKIP
     """
 
-    def __init__(self, bundle: str | Path = DEFAULT_BUNDLE, *, device: str = "auto") -> None:
+    def __init__(
+        self, bundle: str | Path = DEFAULT_BUNDLE, *, device: str = "auto", precision: str = "auto"
+    ) -> None:
         description, net = load_bundle(bundle)
         self.bundle = description
-        self.runtime = open_runtime(net, description, device=device, runtime="torch")
+        small = {"runtime": "openvino", "quantised": find_quantised(bundle)} if precision == "int8" else {}
+        self.runtime = open_runtime(
+            net, description, device=device, precision=precision, **({"runtime": "torch"} | small)
+        )
 
     @classmethod
     def of(cls, net: torch.nn.Module, bundle: Bundle, *, device: str = "auto") -> Segmenter:

@@ -35,6 +35,7 @@ from pathopan.inference.shards import (
 )
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import Bundle, load_bundle, read_bundle
+from pathopan.network.quantised import find_quantised, quantised_entry
 from pathopan.nucleus_stream import NucleusStream
 from pathopan.outputs import later_prints
 from pathopan.record import SlideRecord, fingerprint
@@ -94,7 +95,8 @@ class Engine:
         config = self.config
         crop = max(0, bundle.halo - decode_margin_px(bundle.mpp))
         chosen = {"device": self.place, "runtime": config.runtime, "precision": config.precision}
-        return open_runtime(net, bundle, crop=crop, **chosen)
+        quantised = find_quantised(self.name) if config.precision == "int8" else None
+        return open_runtime(net, bundle, crop=crop, quantised=quantised, **chosen)
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Job:
                 bundle.sha256, bundle.taxonomy, bundle.arguments, bundle.mean, bundle.std, bundle.decode, bundle.halo,
                 config.stitcher.seam_margin_um,
                 inference.runtime, inference.precision, self.engine.device,
+                *([quantised_entry(bundle)] if inference.precision == "int8" else []),
             ],
             "stitch": [config.stitcher, config.export.ngff, config.export.image_mpp],
         }  # fmt: skip

@@ -4,13 +4,16 @@ A batch is run one tile at a time: a tile of two megapixels fills a device, and 
 size. Two tiles are in flight, so that one computes while the other is fed and fetched.
 
 In float32 the runtimes agree to 2e-3 in class probabilities and 5e-3 in shape maps, and call another region class on
-fewer than 0.1 % of pixels. bfloat16, which is chosen where the hardware has it, rounds every layer to 8 bits.
+fewer than 0.1 % of pixels. bfloat16, which is chosen where the hardware has it, rounds every layer to 8 bits of
+mantissa. int8 is another network, made of the first and measured against it (`pathopan.training.quantise`): it is run
+where it is asked for.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -100,27 +103,25 @@ class OpenVinoRuntime:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, net: nn.Module, bundle: Bundle, *, precision: str, crop: int = 0) -> None:
-        with without_telemetry():
-            import openvino
-
+    def __init__(
+        self, net: nn.Module, bundle: Bundle, *, precision: str, crop: int = 0, quantised: Path | None = None
+    ) -> None:
         side = bundle.step + 2 * bundle.halo
-        small = 64 + 2 * -(-crop // 32) * 32  # tracing is quicker on a small one; no shape is kept
-        example = torch.zeros((1, small, small, 3), dtype=torch.uint8)
-        with without_telemetry(), warnings.catch_warnings():  # torch announces what comes after tracing
-            warnings.simplefilter("ignore")
-            converted = openvino.convert_model(
-                InferenceNet(net, bundle.mean, bundle.std, crop=crop).eval(),
-                example_input=example,
-                input=[(1, side, side, 3)],
-            )
+        model = (
+            convert_to_openvino(net, bundle, shape=(1, side, side, 3), crop=crop)
+            if quantised is None
+            else _read_cropped(quantised, crop)
+        )
+        import openvino
+
         self.streams = 2
         settings = {"NUM_STREAMS": str(self.streams), "PERFORMANCE_HINT": "THROUGHPUT"}
-        if precision != "auto":
-            settings["INFERENCE_PRECISION_HINT"] = {"float32": "f32", "bfloat16": "bf16"}[precision]
-        self._model = openvino.Core().compile_model(converted, "CPU", settings)
+        if precision in _HINTS:
+            settings["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+        self._model = openvino.Core().compile_model(model, "CPU", settings)
         found = str(self._model.get_property("INFERENCE_PRECISION_HINT"))
-        self.precision = "bfloat16" if "bfloat16" in found or "bf16" in found else "float32"
+        computed = "bfloat16" if "bfloat16" in found or "bf16" in found else "float32"
+        self.precision = computed if quantised is None else "int8"
         self._local = threading.local()
 
     def run(self, image_BHW3: npt.NDArray[np.uint8]) -> list[TileMaps]:
@@ -137,6 +138,43 @@ class OpenVinoRuntime:
         outputs = self._local.request.infer({0: image_1HW3})
         region, nucleus, shape = (outputs[index][0] for index in range(3))
         return TileMaps(region, nucleus, shape)
+
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def convert_to_openvino(net: nn.Module, bundle: Bundle, *, shape: tuple[int, ...], crop: int = 0) -> Any:
+    """Turn a network into OpenVINO's form, for read windows of a shape (1, H, W, 3); -1 is any size.
+
+    Raises
+    ------
+    ImportError
+        If OpenVINO is not installed.
+    """
+    with without_telemetry():
+        import openvino
+
+    small = 64 + 2 * -(-crop // 32) * 32  # tracing is quicker on a small one; no shape is kept
+    example = torch.zeros((1, small, small, 3), dtype=torch.uint8)
+    with without_telemetry(), warnings.catch_warnings():  # torch announces what comes after tracing
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(
+            InferenceNet(net, bundle.mean, bundle.std, crop=crop).eval(), example_input=example, input=[shape]
+        )
+
+
+def _read_cropped(path: Path, crop: int) -> Any:
+    """Read a network in OpenVINO's form, and leave out of its maps what was context only."""
+    with without_telemetry():
+        import openvino
+        from openvino import opset13 as ops
+
+    model = openvino.Core().read_model(path)
+    if not crop:
+        return model
+    start, stop, step, axes = ([crop] * 2, [-crop] * 2, [1, 1], [-2, -1])
+    inner = [ops.slice(result.input_value(0), start, stop, step, axes) for result in model.get_results()]
+    return openvino.Model([ops.result(maps) for maps in inner], model.get_parameters())
 
 
 def check_device(device: str, runtime: str = "auto") -> None:
@@ -176,6 +214,7 @@ def open_runtime(
     runtime: str = "auto",
     precision: str = "auto",
     crop: int = 0,
+    quantised: Path | None = None,
 ) -> Runtime:
     """Choose who executes the network.
 
@@ -190,9 +229,11 @@ def open_runtime(
     runtime : str
         ``auto`` (torch on CUDA; on a CPU OpenVINO where installed), ``torch`` or ``openvino``.
     precision : str
-        ``auto`` (bfloat16 where the hardware has it), ``float32`` or ``bfloat16``.
+        ``auto`` (bfloat16 where the hardware has it), ``float32``, ``bfloat16`` or, by OpenVINO, ``int8``.
     crop : int
         Pixels at each side of a read window that maps are not wanted of.
+    quantised : Path, optional
+        The bundle's network in 8 bits (:func:`pathopan.network.quantised.find_quantised`), for ``int8``.
 
     Raises
     ------
@@ -201,12 +242,18 @@ def open_runtime(
     """
     check_device(device, runtime)
     device = resolve_device(device, runtime)
+    if precision == "int8" and (runtime == "torch" or device.startswith("cuda") or quantised is None):
+        msg = (
+            f"precision int8 is OpenVINO's on a CPU, of a bundle that has such a network; asked for were device "
+            f"{device!r}, runtime {runtime!r}. Use --device cpu, or another inference.precision"
+        )
+        raise RuntimeUnavailable(msg)
     if runtime == "torch" or device.startswith("cuda"):
         return TorchRuntime(net, bundle, device=device, precision=precision, crop=crop)
     try:
-        return OpenVinoRuntime(net, bundle, precision=precision, crop=crop)
+        return OpenVinoRuntime(net, bundle, precision=precision, crop=crop, quantised=quantised)
     except ImportError as error:
-        if runtime == "auto":
+        if runtime == "auto" and quantised is None:
             return TorchRuntime(net, bundle, device=device, precision=precision, crop=crop)
         msg = "runtime 'openvino' was asked for and is not installed: pip install openvino"
         raise RuntimeUnavailable(msg) from error

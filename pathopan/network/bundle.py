@@ -206,5 +206,11 @@ def save_bundle(folder: Path, bundle: Bundle, net: nn.Module) -> Bundle:
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         (temporary / "weights.safetensors").write_bytes(blob)
-        (temporary / "bundle.json").write_text(json.dumps(asdict(saved), indent=2) + "\n", encoding="utf-8")
+        write_description(temporary, saved)
     return saved
+
+
+def write_description(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle's ``bundle.json``, beside weights that are there."""
+    with atomic_path(folder / "bundle.json") as temporary:
+        temporary.write_text(json.dumps(asdict(bundle), indent=2) + "\n", encoding="utf-8")

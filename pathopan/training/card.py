@@ -17,6 +17,8 @@ as not measured where a reader must know. Any other key of a table's rows become
 ``calibration``      ``{temperature, slope, intercept, folds, picture}``: :func:`calibration_entry` makes it
 ``thresholds``       text: on which images the decoding's thresholds were set (``threshold`` in older bundles)
 ``speed``            mapping, or list of mappings: ``{machine, runtime, precision, ms_per_tile, tile_px, ...}``
+``int8``             ``{tool, images, measured_on, quality, weights, sha256}`` of the network in 8 bits: ``quality`` is a
+                     list of ``{figure, float32, int8}``, ``images`` those that ranges were taken from
 ``tradeoff``         list of rows: encoder or width, test-time augmentation, accuracy, time
 ``ablations``        list of rows: ``{what, ...figures}``
 ``tried``            list of text, or of ``{what, result}``: what did not help
@@ -204,6 +206,7 @@ def _sections(bundle: Bundle, folder: Path) -> Iterator[str]:
     yield from _calibration(card.get("calibration"), folder)
     speed = card.get("speed")
     yield "## Speed\n\n" + (_table([speed] if isinstance(speed, Mapping) else speed) if speed else "Not measured.\n")
+    yield from _eight_bits(card.get("int8"))
     for key, title in (("tradeoff", "Speed against accuracy"), ("ablations", "Ablations")):
         if card.get(key):
             yield f"## {title}\n\n" + _table(card[key])
@@ -295,6 +298,18 @@ def _calibration(entry: Mapping[str, Any] | None, folder: Path) -> Iterator[str]
         yield _table(entry["folds"])
     if entry.get("picture"):
         yield _picture({"picture": entry["picture"], "caption": "Reliability before and after, all folds."}, folder)
+
+
+def _eight_bits(entry: Mapping[str, Any] | None) -> Iterator[str]:
+    if not entry:
+        return
+    yield "## In 8 bits\n"
+    yield (
+        f"`--set inference.precision=int8` runs it: weights and activations rounded after training by {entry['tool']}, "
+        f"with ranges from {entry['images']} images that the network was trained on. Measured on "
+        f"{entry['measured_on']}:\n"
+    )
+    yield _table(entry["quality"])
 
 
 def _training(card: Mapping[str, Any]) -> Iterator[str]:

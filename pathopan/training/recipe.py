@@ -132,6 +132,23 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
         raise ConfigError(msg) from error
 
 
+def stored_recipe(stored: object, name: str) -> Recipe:
+    """Take a recipe from what a bundle's card holds of it.
+
+    Raises
+    ------
+    ConfigError
+        If bundle ``name`` does not tell how it was trained, or as another version of pathopan did.
+    """
+    try:
+        told: dict[str, Any] = dict(stored)  # type: ignore[call-overload]
+        losses, decode = LossWeights(**told.pop("losses")), DecodeRules(**told.pop("decode"))
+        return Recipe(**told, losses=losses, decode=decode)
+    except (TypeError, ValueError, KeyError) as error:
+        msg = f"bundle {name!r} does not tell a recipe that this pathopan knows: {error!r}"
+        raise ConfigError(msg) from error
+
+
 def read_notes(name_or_path: str | Path) -> tuple[dict[str, Any], list[Path]]:
     """Read what people know of a recipe's network and no program finds out, for its model card.
 

@@ -1,0 +1,65 @@
+"""A bundle's network in 8 bits, as OpenVINO reads it: two files beside the weights, verified before they are used."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pathopan.errors import ChecksumMismatch, IncompatibleBundle, RuntimeUnavailable
+from pathopan.files import read_file
+from pathopan.network.bundle import Bundle, find_bundle, read_bundle
+
+INT8_FILES = ("int8.xml", "int8.bin")
+"""OpenVINO's form of a network: its layers, and the numbers that they hold."""
+
+
+def find_quantised(name_or_path: str | Path) -> Path:
+    """Find a bundle's network in 8 bits, and verify it.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        Of a bundle.
+
+    Returns
+    -------
+    Path
+        Of ``int8.xml``; ``int8.bin`` lies beside it.
+
+    Raises
+    ------
+    RuntimeUnavailable
+        If the bundle has none, or one of earlier weights.
+    ChecksumMismatch
+        If the files are not those that ``bundle.json`` promises.
+    IncompatibleBundle
+        If one cannot be read.
+    """
+    folder, bundle = find_bundle(name_or_path), read_bundle(name_or_path)
+    told = quantised_entry(bundle)
+    if told is None:
+        msg = (
+            f"bundle {bundle.name!r} has no network in 8 bits of its weights; use another inference.precision, or make "
+            f"one: pathopan quantise {name_or_path} --data DATA"
+        )
+        raise RuntimeUnavailable(msg)
+    for name in INT8_FILES:
+        path = folder / name
+        try:
+            found = hashlib.sha256(read_file(path)).hexdigest()
+        except OSError as error:
+            msg = f"{path}: cannot be read: {error}"
+            raise IncompatibleBundle(msg) from error
+        if found != told["sha256"].get(name):
+            msg = f"{path}: sha256 is {found}, bundle.json says {told['sha256'].get(name)}: damaged, or replaced"
+            raise ChecksumMismatch(msg)
+    return folder / INT8_FILES[0]
+
+
+def quantised_entry(bundle: Bundle) -> dict[str, Any] | None:
+    """Give what a bundle's card tells of its network in 8 bits, if there is one of the weights that it has."""
+    told = bundle.card.get("int8")
+    if not isinstance(told, dict) or told.get("weights") != bundle.sha256 or not isinstance(told.get("sha256"), dict):
+        return None
+    return told
