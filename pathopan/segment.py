@@ -59,14 +59,13 @@ class Segmenter:
     >>> Segmenter()(image, mpp=0.5).nuclei                                  # doctest: +SKIP
     """
 
-    def __init__(
-        self, bundle: str | Path = DEFAULT_BUNDLE, *, device: str = "auto", precision: str = "auto"
-    ) -> None:
+    def __init__(self, bundle: str | Path = DEFAULT_BUNDLE, *, device: str = "auto", precision: str = "auto") -> None:
         description, net = load_bundle(bundle)
         self.bundle = description
-        small = {"runtime": "openvino", "quantised": find_quantised(bundle)} if precision == "int8" else {}
+        quantised = find_quantised(bundle, any_size=True) if precision == "int8" else None
+        runtime = "torch" if quantised is None else "openvino"
         self.runtime = open_runtime(
-            net, description, device=device, precision=precision, **({"runtime": "torch"} | small)
+            net, description, device=device, runtime=runtime, precision=precision, quantised=quantised
         )
 
     @classmethod

@@ -26,6 +26,7 @@ from pathopan.inference.telemetry import without_telemetry
 from pathopan.network.bundle import Bundle
 from pathopan.network.model import InferenceNet
 from pathopan.network.precision import fast_precision
+from pathopan.network.quantised import Quantised
 
 
 class TileMaps(NamedTuple):
@@ -104,14 +105,14 @@ class OpenVinoRuntime:
     device = "cpu"
 
     def __init__(
-        self, net: nn.Module, bundle: Bundle, *, precision: str, crop: int = 0, quantised: Path | None = None
+        self, net: nn.Module, bundle: Bundle, *, precision: str, crop: int = 0, quantised: Quantised | None = None
     ) -> None:
         side = bundle.step + 2 * bundle.halo
-        model = (
-            convert_to_openvino(net, bundle, shape=(1, side, side, 3), crop=crop)
-            if quantised is None
-            else _read_cropped(quantised, crop)
-        )
+        if quantised is None:
+            model = convert_to_openvino(net, bundle, shape=(1, side, side, 3), crop=crop)
+        else:
+            model = _read_cropped(quantised.path, crop)
+            model.reshape([1, -1, -1, 3] if quantised.any_size else [1, side, side, 3])
         import openvino
 
         self.streams = 2
@@ -214,7 +215,7 @@ def open_runtime(
     runtime: str = "auto",
     precision: str = "auto",
     crop: int = 0,
-    quantised: Path | None = None,
+    quantised: Quantised | None = None,
 ) -> Runtime:
     """Choose who executes the network.
 
@@ -232,7 +233,7 @@ def open_runtime(
         ``auto`` (bfloat16 where the hardware has it), ``float32``, ``bfloat16`` or, by OpenVINO, ``int8``.
     crop : int
         Pixels at each side of a read window that maps are not wanted of.
-    quantised : Path, optional
+    quantised : Quantised, optional
         The bundle's network in 8 bits (:func:`pathopan.network.quantised.find_quantised`), for ``int8``.
 
     Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pathopan.errors import ChecksumMismatch, IncompatibleBundle, RuntimeUnavailable
 from pathopan.files import read_file
@@ -14,18 +14,22 @@ INT8_FILES = ("int8.xml", "int8.bin")
 """OpenVINO's form of a network: its layers, and the numbers that they hold."""
 
 
-def find_quantised(name_or_path: str | Path) -> Path:
+class Quantised(NamedTuple):
+    """A bundle's network in 8 bits, verified."""
+
+    path: Path  # of int8.xml; int8.bin lies beside it
+    any_size: bool = False  # for images of any size; for the bundle's tiles alone it takes half the memory
+
+
+def find_quantised(name_or_path: str | Path, *, any_size: bool = False) -> Quantised:
     """Find a bundle's network in 8 bits, and verify it.
 
     Parameters
     ----------
     name_or_path : str or Path
         Of a bundle.
-
-    Returns
-    -------
-    Path
-        Of ``int8.xml``; ``int8.bin`` lies beside it.
+    any_size : bool
+        Whether images of other sizes than the bundle's tiles will be shown to it.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def find_quantised(name_or_path: str | Path) -> Path:
         if found != told["sha256"].get(name):
             msg = f"{path}: sha256 is {found}, bundle.json says {told['sha256'].get(name)}: damaged, or replaced"
             raise ChecksumMismatch(msg)
-    return folder / INT8_FILES[0]
+    return Quantised(folder / INT8_FILES[0], any_size)
 
 
 def quantised_entry(bundle: Bundle) -> dict[str, Any] | None:

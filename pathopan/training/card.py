@@ -17,8 +17,8 @@ as not measured where a reader must know. Any other key of a table's rows become
 ``calibration``      ``{temperature, slope, intercept, folds, picture}``: :func:`calibration_entry` makes it
 ``thresholds``       text: on which images the decoding's thresholds were set (``threshold`` in older bundles)
 ``speed``            mapping, or list of mappings: ``{machine, runtime, precision, ms_per_tile, tile_px, ...}``
-``int8``             ``{tool, images, measured_on, quality, weights, sha256}`` of the network in 8 bits: ``quality`` is a
-                     list of ``{figure, float32, int8}``, ``images`` those that ranges were taken from
+``int8``             ``{tool, images, measured_on, quality, weights, sha256}`` of the network in 8 bits: ``quality`` is
+                     a list of ``{figure, float32, int8}``, ``images`` those that ranges were taken from
 ``tradeoff``         list of rows: encoder or width, test-time augmentation, accuracy, time
 ``ablations``        list of rows: ``{what, ...figures}``
 ``tried``            list of text, or of ``{what, result}``: what did not help

@@ -69,9 +69,9 @@ def test_8_bits_say_nearly_what_32_say(bundle):
 
 def test_the_rim_is_cut_off(bundle):
     description, net = load_bundle(bundle)
+    found = find_quantised(bundle, any_size=True)
     whole, middle = (
-        open_runtime(net, description, device="cpu", precision="int8", crop=crop, quantised=find_quantised(bundle))
-        for crop in (0, 12)
+        open_runtime(net, description, device="cpu", precision="int8", crop=crop, quantised=found) for crop in (0, 12)
     )
     for wide, inner in zip(whole.run(IMAGE[None])[0], middle.run(IMAGE[None])[0], strict=True):
         np.testing.assert_allclose(inner, wide[..., 12:-12, 12:-12], atol=1e-3)
@@ -79,7 +79,10 @@ def test_the_rim_is_cut_off(bundle):
 
 def test_a_run_takes_it_where_it_is_asked_for(bundle):
     asked = load_config(overrides=["inference.precision=int8"])
-    assert Engine(bundle, asked, device="cpu").runtime.precision == "int8"
+    runtime = Engine(bundle, asked, device="cpu").runtime
+    assert runtime.precision == "int8"
+    side = REPORTED.step_px + 2 * REPORTED.halo_px
+    assert len(runtime.run(np.zeros((2, side, side, 3), np.uint8))) == 2
     assert Engine(bundle, load_config(), device="cpu").runtime.precision != "int8"
 
 
