@@ -182,14 +182,14 @@ def measure_held_out(recipe: Recipe, samples: Sequence[Sample], *, bundle: Bundl
 
 
 def check_report(recipe: Recipe, report: dict[str, Any]) -> None:
-    """Look whether a cross-validation is of this recipe.
+    """Look whether a cross-validation is of this recipe, whatever bundle it starts from: folds start from none.
 
     Raises
     ------
     ConfigError
         If not.
     """
-    if not recipe.learns_as(report["recipe"]):
+    if not replace(recipe, start_from=report["recipe"]["start_from"]).learns_as(report["recipe"]):
         msg = f"the cross-validation is of another recipe than {recipe.name!r} as it is now: run it again"
         raise ConfigError(msg)
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from pathopan.network.bundle import load_bundle
 from pathopan.network.precision import fast_precision
 from pathopan.training import folds as room
 from pathopan.training import run
-from pathopan.training.finish import best_threshold, write_bundle
+from pathopan.training.finish import best_threshold, check_report, write_bundle
 from pathopan.training.folds import fold_groups, fold_recipe, read_report, report_folds, train_fold
 from pathopan.training.recipe import read_notes, read_recipe
 
@@ -85,6 +86,15 @@ def test_the_report_judges_every_image_once_and_says_how(report, out):
 def test_a_report_of_another_recipe_is_refused(out):
     with pytest.raises(ConfigError, match="was trained by another recipe"):
         report_folds(replace(RECIPE, learning_rate=1e-5), SAMPLES, out)
+
+
+def test_folds_of_a_network_that_goes_on_from_another_start_anew_and_say_so(out, tmp_path):
+    shutil.copytree(out, tmp_path / "folds")
+    going_on = report_folds(replace(RECIPE, start_from="breast-he-1"), SAMPLES, tmp_path / "folds")
+    assert "3 steps from the encoder's weights, not from another network's" in going_on["folds"][0]["protocol"]
+    check_report(replace(RECIPE, start_from="runs/mine/bundle"), going_on)
+    with pytest.raises(ConfigError, match="is of another recipe"):
+        check_report(replace(RECIPE, start_from="breast-he-1", seed=5), going_on)
 
 
 def test_a_report_needs_all_folds(tmp_path):
