@@ -14,6 +14,7 @@ from pathopan.batch import Failure, RunSettings, describe_failure, note_failure,
 from pathopan.files import remove_leftovers
 from pathopan.inference.runtime import check_device, resolve_device
 from pathopan.inference.shards import ShardPlan, remove_shards
+from pathopan.network.quantised import find_quantised
 from pathopan.manifest import SlideEntry
 from pathopan.outputs import Place, export_to_files, find_place, is_complete
 from pathopan.privacy import forget_paths, without_path
@@ -55,11 +56,13 @@ class Attempts:
 
     def __init__(self, settings: RunSettings) -> None:
         """Read the bundle; the network is loaded when a tile needs it."""
-        runtime = settings.config.inference.runtime
+        asked = settings.config.inference
         for place in gpu_places(settings.device, settings.gpus) or [settings.device]:
-            check_device(place, runtime)
+            check_device(place, asked.runtime, asked.precision)
         self._settings = settings
         self._engine = Engine(settings.bundle, settings.config, device=settings.device)
+        if asked.precision == "int8":
+            find_quantised(settings.bundle)
         self.described = {**describe_engine(self._engine), "overlap": overlaps(settings)}
         self._predict: Predict = predict_shards
         if settings.gpus:

@@ -73,7 +73,7 @@ def quantise(
     told = quantise_bundle(bundle, data).card["int8"]
     typer.echo(f"measured on {told['measured_on']}")
     for row in told["quality"]:
-        typer.echo(f"{row['figure']}\tfloat32 {row['float32']:.4f}\tint8 {row['int8']:.4f}")
+        typer.echo(f"{row['figure']}\tfloat32 {row['float32']}\tint8 {row['int8']}")
 
 
 @app.command()

@@ -35,7 +35,7 @@ from pathopan.inference.shards import (
 )
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import Bundle, load_bundle, read_bundle
-from pathopan.network.quantised import find_quantised, quantised_entry
+from pathopan.network.quantised import INT8_FILES, find_quantised, quantised_entry
 from pathopan.nucleus_stream import NucleusStream
 from pathopan.outputs import later_prints
 from pathopan.record import SlideRecord, fingerprint
@@ -138,7 +138,7 @@ class Job:
                 bundle.sha256, bundle.taxonomy, bundle.arguments, bundle.mean, bundle.std, bundle.decode, bundle.halo,
                 config.stitcher.seam_margin_um,
                 inference.runtime, inference.precision, self.engine.device,
-                *([quantised_entry(bundle)] if inference.precision == "int8" else []),
+                *_eight_bits(self.engine),
             ],
             "stitch": [config.stitcher, config.export.ngff, config.export.image_mpp],
         }  # fmt: skip
@@ -148,15 +148,22 @@ class Job:
         return prints | later_prints(before, config)
 
 
+def _eight_bits(engine: Engine) -> list[str]:
+    """Tell the network in 8 bits apart, where it is the one that runs."""
+    told = quantised_entry(engine.bundle) if engine.config.precision == "int8" else None
+    return [told["sha256"][name] for name in INT8_FILES if name in told["sha256"]] if told else []
+
+
 def describe_bundle(engine: Engine) -> dict[str, Any]:
     """Give what ``run.json`` and a stitched slide's record hold of a bundle."""
-    bundle = engine.bundle
+    bundle, eight_bits = engine.bundle, _eight_bits(engine)
     return {
         "name": bundle.name,
         "path": str(engine.name),
         "sha256": bundle.sha256,
         "licence": bundle.licence,
         "mpp": bundle.mpp,
+        **({"int8_sha256": eight_bits} if eight_bits else {}),
     }
 
 

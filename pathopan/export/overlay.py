@@ -172,4 +172,6 @@ def _heat_table() -> Rgb:
     stops = np.arange(len(HEAT_STOPS))
     place = np.linspace(0, stops[-1], _SHADES * int(stops[-1]) + 1)
     channels = [np.interp(place, stops, [color[channel] for color in HEAT_STOPS]) for channel in range(3)]
-    return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
+    table = np.round(np.stack(channels, axis=-1)).astype(np.uint8)
+    table.setflags(write=False)
+    return table

@@ -232,8 +232,16 @@ def _tissue_lattice(tissue: TissueMask, x_um: FloatArray, y_um: FloatArray) -> n
     down, along = (np.flatnonzero((i >= 0) & (i < n)) for i, n in ((rows, height), (columns, width)))
     if len(down) and len(along):
         inside = slice(down[0], down[-1] + 1), slice(along[0], along[-1] + 1)
-        found[inside] = tissue.mask.take(columns[along], axis=1).take(rows[down], axis=0)
+        found[inside] = _between(tissue.mask, rows[down], columns[along])
     return found
+
+
+def _between(
+    mask: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Look up all pairs of ascending rows and columns; whole columns, then whole rows, are copied fast."""
+    seen = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return seen.take(columns - columns[0], axis=1).take(rows - rows[0], axis=0)
 
 
 def _is_tissue(tissue: TissueMask, x_um: FloatArray, y_um: FloatArray) -> npt.NDArray[np.bool_]:

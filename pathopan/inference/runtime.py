@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from pathopan.errors import RuntimeUnavailable
+from pathopan.errors import IncompatibleBundle, RuntimeUnavailable
 from pathopan.inference.telemetry import without_telemetry
 from pathopan.network.bundle import Bundle
 from pathopan.network.model import InferenceNet
@@ -111,7 +110,7 @@ class OpenVinoRuntime:
         if quantised is None:
             model = convert_to_openvino(net, bundle, shape=(1, side, side, 3), crop=crop)
         else:
-            model = _read_cropped(quantised.path, crop)
+            model = _read_cropped(quantised, crop)
             model.reshape([1, -1, -1, 3] if quantised.any_size else [1, side, side, 3])
         import openvino
 
@@ -164,13 +163,25 @@ def convert_to_openvino(net: nn.Module, bundle: Bundle, *, shape: tuple[int, ...
         )
 
 
-def _read_cropped(path: Path, crop: int) -> Any:
-    """Read a network in OpenVINO's form, and leave out of its maps what was context only."""
+def _read_cropped(quantised: Quantised, crop: int) -> Any:
+    """Read a network in OpenVINO's form, and leave out of its maps what was context only.
+
+    Raises
+    ------
+    IncompatibleBundle
+        If this OpenVINO cannot read it.
+    ImportError
+        If OpenVINO is not installed.
+    """
     with without_telemetry():
         import openvino
         from openvino import opset13 as ops
 
-    model = openvino.Core().read_model(path)
+    try:
+        model = openvino.Core().read_model(quantised.model, quantised.weights)
+    except RuntimeError as error:
+        msg = f"the bundle's network in 8 bits cannot be read by OpenVINO {openvino.__version__}: {error}"
+        raise IncompatibleBundle(msg) from error
     if not crop:
         return model
     start, stop, step, axes = ([crop] * 2, [-crop] * 2, [1, 1], [-2, -1])
@@ -178,15 +189,21 @@ def _read_cropped(path: Path, crop: int) -> Any:
     return openvino.Model([ops.result(maps) for maps in inner], model.get_parameters())
 
 
-def check_device(device: str, runtime: str = "auto") -> None:
+def check_device(device: str, runtime: str = "auto", precision: str = "auto") -> None:
     """Look whether a device and a runtime for it are there; see :func:`open_runtime`.
 
     Raises
     ------
     RuntimeUnavailable
-        If one is not.
+        If one is not, or it does not compute in that precision.
     """
     kind, _, number = device.partition(":")
+    if precision == "int8" and (runtime == "torch" or resolve_device(device, runtime).startswith("cuda")):
+        msg = (
+            f"precision int8 is OpenVINO's on a CPU, and device {device!r} with runtime {runtime!r} is not that; "
+            "use --device cpu, or another inference.precision"
+        )
+        raise RuntimeUnavailable(msg)
     if kind == "cuda" and runtime == "openvino":
         msg = "runtime 'openvino' runs on a CPU only; use --device cpu, or --set inference.runtime=torch"
         raise RuntimeUnavailable(msg)
@@ -241,16 +258,14 @@ def open_runtime(
     RuntimeUnavailable
         If the device or the runtime asked for is not there.
     """
-    check_device(device, runtime)
+    check_device(device, runtime, precision)
     device = resolve_device(device, runtime)
-    if precision == "int8" and (runtime == "torch" or device.startswith("cuda") or quantised is None):
-        msg = (
-            f"precision int8 is OpenVINO's on a CPU, of a bundle that has such a network; asked for were device "
-            f"{device!r}, runtime {runtime!r}. Use --device cpu, or another inference.precision"
-        )
+    if precision == "int8" and quantised is None:
+        msg = f"precision int8 was asked for without the network in 8 bits of bundle {bundle.name!r}"
         raise RuntimeUnavailable(msg)
     if runtime == "torch" or device.startswith("cuda"):
         return TorchRuntime(net, bundle, device=device, precision=precision, crop=crop)
+    quantised = quantised if precision == "int8" else None
     try:
         return OpenVinoRuntime(net, bundle, precision=precision, crop=crop, quantised=quantised)
     except ImportError as error:

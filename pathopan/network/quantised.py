@@ -17,12 +17,13 @@ INT8_FILES = ("int8.xml", "int8.bin")
 class Quantised(NamedTuple):
     """A bundle's network in 8 bits, verified."""
 
-    path: Path  # of int8.xml; int8.bin lies beside it
+    model: bytes  # of int8.xml
+    weights: bytes  # of int8.bin
     any_size: bool = False  # for images of any size; for the bundle's tiles alone it takes half the memory
 
 
 def find_quantised(name_or_path: str | Path, *, any_size: bool = False) -> Quantised:
-    """Find a bundle's network in 8 bits, and verify it.
+    """Read a bundle's network in 8 bits, and verify it.
 
     Parameters
     ----------
@@ -48,22 +49,25 @@ def find_quantised(name_or_path: str | Path, *, any_size: bool = False) -> Quant
             f"one: pathopan quantise {name_or_path} --data DATA"
         )
         raise RuntimeUnavailable(msg)
-    for name in INT8_FILES:
-        path = folder / name
-        try:
-            found = hashlib.sha256(read_file(path)).hexdigest()
-        except OSError as error:
-            msg = f"{path}: cannot be read: {error}"
-            raise IncompatibleBundle(msg) from error
-        if found != told["sha256"].get(name):
-            msg = f"{path}: sha256 is {found}, bundle.json says {told['sha256'].get(name)}: damaged, or replaced"
-            raise ChecksumMismatch(msg)
-    return Quantised(folder / INT8_FILES[0], any_size)
+    model, weights = (_read_verified(folder / name, told["sha256"].get(name)) for name in INT8_FILES)
+    return Quantised(model, weights, any_size)
+
+
+def _read_verified(path: Path, promised: object) -> bytes:
+    try:
+        content = read_file(path)
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error}"
+        raise IncompatibleBundle(msg) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != promised:
+        msg = f"{path}: sha256 is {found}, bundle.json says {promised}: the file is damaged or was replaced"
+        raise ChecksumMismatch(msg)
+    return content
 
 
 def quantised_entry(bundle: Bundle) -> dict[str, Any] | None:
     """Give what a bundle's card tells of its network in 8 bits, if there is one of the weights that it has."""
     told = bundle.card.get("int8")
-    if not isinstance(told, dict) or told.get("weights") != bundle.sha256 or not isinstance(told.get("sha256"), dict):
-        return None
-    return told
+    usable = isinstance(told, dict) and told.get("weights") == bundle.sha256 and isinstance(told.get("sha256"), dict)
+    return told if usable else None

@@ -27,7 +27,7 @@ WHITE = 255
 _COARSER = 1.01  # a level this little coarser than asked is still taken: the blur is invisible, the time a quarter
 _FILTER = Image.Resampling.BICUBIC  # scaled with the step, so it is a low-pass filter when pixels shrink
 _SUPPORT = 2.0  # half the filter's width in output pixels
-_EXACT = 1e-4  # of a pixel: windows this well aligned are copied
+_EXACT = 1e-4  # of a pixel: windows this well aligned are copied, or averaged from whole pixels
 
 
 def level_downsample(size_l0: tuple[int, int], size_level: tuple[int, int]) -> XY:

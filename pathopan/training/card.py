@@ -40,6 +40,7 @@ from pathopan.files import atomic_path
 from pathopan.metrics import EvaluationResult, pool
 from pathopan.metrics.calibrate import Calibration
 from pathopan.network.bundle import Bundle, find_bundle, read_bundle
+from pathopan.network.quantised import quantised_entry
 
 CARD = "MODEL_CARD.md"
 
@@ -206,7 +207,7 @@ def _sections(bundle: Bundle, folder: Path) -> Iterator[str]:
     yield from _calibration(card.get("calibration"), folder)
     speed = card.get("speed")
     yield "## Speed\n\n" + (_table([speed] if isinstance(speed, Mapping) else speed) if speed else "Not measured.\n")
-    yield from _eight_bits(card.get("int8"))
+    yield from _eight_bits(quantised_entry(bundle))
     for key, title in (("tradeoff", "Speed against accuracy"), ("ablations", "Ablations")):
         if card.get(key):
             yield f"## {title}\n\n" + _table(card[key])

@@ -189,7 +189,7 @@ def check_report(recipe: Recipe, report: dict[str, Any]) -> None:
     ConfigError
         If not.
     """
-    if not replace(recipe, start_from=report["recipe"]["start_from"]).learns_as(report["recipe"]):
+    if not replace(recipe, start_from=report["recipe"].get("start_from")).learns_as(report["recipe"]):
         msg = f"the cross-validation is of another recipe than {recipe.name!r} as it is now: run it again"
         raise ConfigError(msg)
 

@@ -143,12 +143,10 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
         prob_slope=round(shipped.platt.slope, 4),
         prob_intercept=round(shipped.platt.intercept, 4),
     )
-    steps = f"{recipe.fold_steps or recipe.steps:,} of {recipe.steps:,} steps"
-    if recipe.start_from:
-        steps = f"{recipe.fold_steps or recipe.steps:,} steps from the encoder's weights, not from another network's"
     protocol = (
-        f"{recipe.folds}-fold cross-validation by patient (CoNSeP: by tile), {steps}; threshold and calibration of a "
-        f"fold come from the {main} images of the other folds"
+        f"{recipe.folds}-fold cross-validation by patient (CoNSeP: by tile), {recipe.fold_steps or recipe.steps:,} of "
+        f"{recipe.steps:,} steps, from the encoder's weights and never from another network's; threshold and calibration "
+        f"of a fold come from the {main} images of the other folds"
     )
     report: dict[str, Any] = {
         "recipe": recipe.to_dict(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from pathopan.datasets.sample import Sample
 from pathopan.errors import ConfigError, RuntimeUnavailable
+from pathopan.files import atomic_path
 from pathopan.inference.runtime import convert_to_openvino
 from pathopan.inference.telemetry import without_telemetry
 from pathopan.metrics import EvaluationResult, evaluate
@@ -31,7 +32,7 @@ from pathopan.training.card import write_model_card
 from pathopan.training.recipe import Recipe, read_samples, stored_recipe
 
 MOST_IMAGES = 60
-"""Images that ranges are taken from; more change the third digit of a figure at most."""
+"""Images that ranges are taken from: about a minute of two cores."""
 
 COMPARED = (
     ("detection_f1", "all"),
@@ -69,7 +70,7 @@ def quantise_bundle(name_or_path: str | Path, data: Path) -> Bundle:
     DatasetError
         If its data is not there.
     """
-    folder = find_bundle(name_or_path)
+    nncf, folder = _import_nncf(), find_bundle(name_or_path)
     bundle, net = load_bundle(folder)
     recipe = stored_recipe(bundle.card.get("recipe"), bundle.name)
     reported = [sample for sample in read_samples(data, recipe) if sample.source.name in recipe.fold_sources]
@@ -78,38 +79,39 @@ def quantise_bundle(name_or_path: str | Path, data: Path) -> Bundle:
         msg = f"recipe {recipe.name!r} was trained on nothing of {recipe.fold_sources}, which ranges are taken from"
         raise ConfigError(msg)
     images = learned[:: math.ceil(len(learned) / MOST_IMAGES)]
-    _write(folder, _rounded(convert_to_openvino(net, bundle, shape=(1, -1, -1, 3)), images, bundle.mpp))
-    told: dict[str, Any] = {
-        "tool": f"nncf {_nncf().__version__}",
-        "images": len(images),
-        "weights": bundle.sha256,
-        "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in INT8_FILES},
-    }
-    made = replace(bundle, card={**bundle.card, "int8": told})
-    write_description(folder, made)
-    made = replace(made, card={**made.card, "int8": told | _compare(folder, recipe, reported)})
-    write_description(folder, made)
-    write_model_card(folder)
+    exact = convert_to_openvino(net, bundle, shape=(1, -1, -1, 3))
+    rough = _rounded(nncf, exact, [_shown(sample, bundle.mpp) for sample in images])
+    with atomic_path(folder) as draft:  # a bundle has it when it was measured, or not at all
+        shutil.copytree(folder, draft)
+        sums = _write(draft, rough)
+        told = {"tool": f"nncf {nncf.__version__}", "images": len(images), "weights": bundle.sha256, "sha256": sums}
+        made = replace(bundle, card={**bundle.card, "int8": told})
+        write_description(draft, made)
+        made = replace(made, card={**made.card, "int8": told | _compare(draft, recipe, reported)})
+        write_description(draft, made)
+        write_model_card(draft)
     return made
 
 
-def _nncf() -> Any:
+def _import_nncf() -> Any:
     try:
         with without_telemetry():
             import nncf
+            import openvino  # noqa: F401 (NNCF comes without it)
     except ImportError as error:
-        msg = "to round a network to 8 bits takes NNCF, which is not installed: pip install 'pathopan[int8]'"
+        msg = (
+            "rounding a network to 8 bits takes OpenVINO, which is made for x86-64, and NNCF; one is not installed: "
+            "pip install 'pathopan[int8]'"
+        )
         raise RuntimeUnavailable(msg) from error
     nncf.set_log_level(logging.ERROR)
     return nncf
 
 
-def _rounded(model: Any, samples: Sequence[Sample], mpp: float) -> Any:
+def _rounded(nncf: Any, model: Any, images: Sequence[npt.NDArray[np.uint8]]) -> Any:
     """Round a network's weights and activations to 8 bits."""
-    nncf = _nncf()
-    images = nncf.Dataset([_shown(sample, mpp) for sample in samples], lambda image: image)
     with without_telemetry():
-        return nncf.quantize(model, images, subset_size=len(samples))
+        return nncf.quantize(model, nncf.Dataset(images, lambda image: image), subset_size=len(images))
 
 
 def _shown(sample: Sample, mpp: float) -> npt.NDArray[np.uint8]:
@@ -120,14 +122,12 @@ def _shown(sample: Sample, mpp: float) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(image[None, :rows, :columns])
 
 
-def _write(folder: Path, model: Any) -> None:
-    """Write a network in OpenVINO's form."""
+def _write(folder: Path, model: Any) -> dict[str, str]:
+    """Write a network in OpenVINO's form; give the files' checksums."""
     import openvino
 
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        openvino.save_model(model, Path(temporary, INT8_FILES[0]))
-        for name in INT8_FILES:
-            Path(temporary, name).replace(folder / name)
+    openvino.save_model(model, folder / INT8_FILES[0])
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in INT8_FILES}
 
 
 def _compare(folder: Path, recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _compare(folder: Path, recipe: Recipe, samples: Sequence[Sample]) -> dict[st
         precision: dict(_judge(Segmenter(folder, device="cpu", precision=precision), held_out or samples))
         for precision in ("float32", "int8")
     }
-    rows = [{"figure": name, **{p: figures[name] for p, figures in found.items()}} for name in found["float32"]]
+    rows = [{"figure": name, **{p: figures.get(name) for p, figures in found.items()}} for name in found["float32"]]
     seen = "" if held_out else ", which the network was trained on"
     return {"measured_on": f"{len(held_out or samples)} images{seen}", "quality": rows}
 

@@ -144,7 +144,7 @@ def stored_recipe(stored: object, name: str) -> Recipe:
         told: dict[str, Any] = dict(stored)  # type: ignore[call-overload]
         losses, decode = LossWeights(**told.pop("losses")), DecodeRules(**told.pop("decode"))
         return Recipe(**told, losses=losses, decode=decode)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         msg = f"bundle {name!r} does not tell a recipe that this pathopan knows: {error!r}"
         raise ConfigError(msg) from error
 

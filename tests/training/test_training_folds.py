@@ -91,7 +91,7 @@ def test_a_report_of_another_recipe_is_refused(out):
 def test_folds_of_a_network_that_goes_on_from_another_start_anew_and_say_so(out, tmp_path):
     shutil.copytree(out, tmp_path / "folds")
     going_on = report_folds(replace(RECIPE, start_from="breast-he-1"), SAMPLES, tmp_path / "folds")
-    assert "3 steps from the encoder's weights, not from another network's" in going_on["folds"][0]["protocol"]
+    assert "from the encoder's weights and never from another network's" in going_on["folds"][0]["protocol"]
     check_report(replace(RECIPE, start_from="runs/mine/bundle"), going_on)
     with pytest.raises(ConfigError, match="is of another recipe"):
         check_report(replace(RECIPE, start_from="breast-he-1", seed=5), going_on)

@@ -2,20 +2,26 @@ import shutil
 import sys
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from oracle import TINY, tiny_net
 from training_samples import RECIPE, sample
+from typer.testing import CliRunner
 
+from pathopan.attempt import Attempts
+from pathopan.batch import RunSettings
 from pathopan.classes import BREAST
+from pathopan.cli_training import app
 from pathopan.config import load_config
 from pathopan.errors import ChecksumMismatch, ConfigError, IncompatibleBundle, RuntimeUnavailable
 from pathopan.inference.runtime import open_runtime
-from pathopan.network.bundle import load_bundle, read_bundle, save_bundle
-from pathopan.network.quantised import find_quantised
+from pathopan.manifest import SlideEntry
+from pathopan.network.bundle import load_bundle, read_bundle, save_bundle, write_description
+from pathopan.network.quantised import Quantised, find_quantised
 from pathopan.segment import Segmenter
-from pathopan.stages import Engine
+from pathopan.stages import Engine, Job, describe_bundle
 from pathopan.training import quantise
 from pathopan.training.train import describe
 
@@ -102,6 +108,73 @@ def test_8_bits_of_other_weights_are_none(bundle, tmp_path):
         find_quantised(tmp_path / "trained")
 
 
+def test_a_run_looks_for_it_before_it_looks_at_a_slide(tmp_path):
+    write_tiny(tmp_path / "plain")
+    asked = load_config(overrides=["inference.precision=int8"])
+    with pytest.raises(RuntimeUnavailable, match="has no network in 8 bits"):
+        Attempts(RunSettings(tmp_path / "out", str(tmp_path / "plain"), asked, "cpu"))
+    by_torch = load_config(overrides=["inference.precision=int8", "inference.runtime=torch"])
+    with pytest.raises(RuntimeUnavailable, match="int8 is OpenVINO's on a CPU"):
+        Attempts(RunSettings(tmp_path / "out", str(tmp_path / "plain"), by_torch, "cpu"))
+
+
+def test_results_of_one_network_in_8_bits_are_not_taken_for_those_of_another(bundle, tmp_path):
+    slide = tmp_path / "slide.tif"
+    slide.write_bytes(b"pixels")
+    asked = load_config(overrides=["inference.precision=int8"])
+
+    def prints(config):
+        return Job(SlideEntry("a", slide), config, Engine(bundle, config, device="cpu"), tmp_path / "out").prints
+
+    first, exact = prints(asked), prints(load_config())
+    assert describe_bundle(Engine(bundle, asked))["int8_sha256"]
+    description = read_bundle(bundle)
+    told = description.card["int8"]
+    other = told | {"measured_on": "others", "sha256": told["sha256"] | {"int8.bin": "0" * 64}}
+    write_description(bundle, replace(description, card=description.card | {"int8": other | {"sha256": told["sha256"]}}))
+    assert prints(asked) == first
+    write_description(bundle, replace(description, card=description.card | {"int8": other}))
+    assert prints(asked)["predict"] != first["predict"]
+    assert prints(load_config()) == exact
+
+
+def test_a_rounding_that_is_not_measured_leaves_the_bundle_as_it_was(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    write_tiny(tmp_path / "plain")
+    before = sorted(path.name for path in (tmp_path / "plain").iterdir())
+    monkeypatch.setattr(quantise, "read_samples", lambda _data, _recipe: SAMPLES)
+    monkeypatch.setattr(quantise, "_import_nncf", lambda: SimpleNamespace(__version__="0"))
+    monkeypatch.setattr(quantise, "_rounded", lambda _nncf, model, _images: model)
+    monkeypatch.setattr(quantise, "_compare", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        quantise.quantise_bundle(tmp_path / "plain", tmp_path)
+    assert sorted(path.name for path in (tmp_path / "plain").iterdir()) == before
+    assert "int8" not in read_bundle(tmp_path / "plain").card
+
+
+def test_the_command_tells_what_it_costs(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantise, "quantise_bundle", lambda *_: read_bundle(bundle))
+    shown = CliRunner().invoke(app, ["quantise", str(bundle), "--data", str(tmp_path)])
+    assert shown.exit_code == 0, shown.output
+    assert "measured on 1 images" in shown.output
+    assert "A detection_f1 all\tfloat32 " in shown.output
+
+
+def test_what_openvino_cannot_read_is_no_network(bundle):
+    description, net = load_bundle(bundle)
+    with pytest.raises(IncompatibleBundle, match="cannot be read by OpenVINO"):
+        open_runtime(net, description, device="cpu", precision="int8", quantised=Quantised(b"<net", b""))
+
+
+def test_other_precisions_leave_it_alone(bundle):
+    pytest.importorskip("openvino")
+    description, net = load_bundle(bundle)
+    given = {"device": "cpu", "runtime": "openvino", "quantised": find_quantised(bundle)}
+    assert open_runtime(net, description, precision="float32", **given).precision == "float32"
+    with pytest.raises(RuntimeUnavailable, match="without the network in 8 bits of bundle 'tiny'"):
+        open_runtime(net, description, device="cpu", precision="int8")
+
+
 @pytest.mark.parametrize("name", ["int8.xml", "int8.bin"])
 def test_a_damaged_file_is_refused(bundle, name):
     content = bytearray((bundle / name).read_bytes())
@@ -131,9 +204,10 @@ def test_a_bundle_that_does_not_tell_its_recipe_cannot_be_rounded(tmp_path):
         quantise.quantise_bundle(tmp_path / "mute", tmp_path)
 
 
-def test_without_nncf_it_is_said_what_to_install(tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", ["nncf", "openvino"])
+def test_without_nncf_or_openvino_it_is_said_what_to_install(missing, tmp_path, monkeypatch):
     write_tiny(tmp_path / "plain")
-    monkeypatch.setattr(quantise, "read_samples", lambda _data, _recipe: SAMPLES)
-    monkeypatch.setitem(sys.modules, "nncf", None)
+    monkeypatch.setitem(sys.modules, "nncf", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(RuntimeUnavailable, match=r"pip install 'pathopan\[int8\]'"):
         quantise.quantise_bundle(tmp_path / "plain", tmp_path)
