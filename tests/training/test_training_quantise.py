@@ -131,7 +131,9 @@ def test_results_of_one_network_in_8_bits_are_not_taken_for_those_of_another(bun
     description = read_bundle(bundle)
     told = description.card["int8"]
     other = told | {"measured_on": "others", "sha256": told["sha256"] | {"int8.bin": "0" * 64}}
-    write_description(bundle, replace(description, card=description.card | {"int8": other | {"sha256": told["sha256"]}}))
+    write_description(
+        bundle, replace(description, card=description.card | {"int8": other | {"sha256": told["sha256"]}})
+    )
     assert prints(asked) == first
     write_description(bundle, replace(description, card=description.card | {"int8": other}))
     assert prints(asked)["predict"] != first["predict"]
