@@ -14,8 +14,8 @@ from pathopan.batch import Failure, RunSettings, describe_failure, note_failure,
 from pathopan.files import remove_leftovers
 from pathopan.inference.runtime import check_device, resolve_device
 from pathopan.inference.shards import ShardPlan, remove_shards
-from pathopan.network.quantised import find_quantised
 from pathopan.manifest import SlideEntry
+from pathopan.network.quantised import find_quantised
 from pathopan.outputs import Place, export_to_files, find_place, is_complete
 from pathopan.privacy import forget_paths, without_path
 from pathopan.record import SlideRecord

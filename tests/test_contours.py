@@ -22,7 +22,8 @@ def test_outlines_cross_the_middles_of_pixel_borders_and_have_the_area_of_the_pi
 def test_outlines_lie_in_the_frame_of_the_map_s_origin():
     here, there = (nucleus_polygons(SQUARE, origin=origin)[1] for origin in ((0.0, 0.0), (100.0, -7.5)))
     for one, other in zip(here, there, strict=True):
-        np.testing.assert_array_equal(shapely.get_coordinates(one) + [100.0, -7.5], shapely.get_coordinates(other))
+        moved = shapely.get_coordinates(one) + np.array([100.0, -7.5])
+        np.testing.assert_array_equal(moved, shapely.get_coordinates(other))
 
 
 def test_no_objects_give_no_outlines():

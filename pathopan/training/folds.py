@@ -145,8 +145,8 @@ def report_folds(recipe: Recipe, samples: Sequence[Sample], out: Path) -> dict[s
     )
     protocol = (
         f"{recipe.folds}-fold cross-validation by patient (CoNSeP: by tile), {recipe.fold_steps or recipe.steps:,} of "
-        f"{recipe.steps:,} steps, from the encoder's weights and never from another network's; threshold and calibration "
-        f"of a fold come from the {main} images of the other folds"
+        f"{recipe.steps:,} steps, from the encoder's weights and never from another network's; threshold and "
+        f"calibration of a fold come from the {main} images of the other folds"
     )
     report: dict[str, Any] = {
         "recipe": recipe.to_dict(),
