@@ -10,7 +10,9 @@ import hashlib
 import logging
 import math
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import numpy.typing as npt
 from pathopan.datasets.sample import Sample
 from pathopan.errors import ConfigError, RuntimeUnavailable
 from pathopan.files import atomic_path
+from pathopan.inference.child import Answer, Child, Tell, unheard
 from pathopan.inference.runtime import convert_to_openvino
 from pathopan.inference.telemetry import without_telemetry
 from pathopan.metrics import EvaluationResult, evaluate
@@ -30,6 +33,11 @@ from pathopan.network.quantised import INT8_FILES
 from pathopan.segment import Segmenter
 from pathopan.training.card import write_model_card
 from pathopan.training.recipe import Recipe, read_samples, stored_recipe
+
+Image = npt.NDArray[np.uint8]
+
+PATIENCE_S = 7_200.0
+"""For all the rounding, of which nothing is heard until it is done."""
 
 MOST_IMAGES = 60
 """Images that ranges are taken from: about a minute of two cores."""
@@ -70,34 +78,36 @@ def quantise_bundle(name_or_path: str | Path, data: Path) -> Bundle:
     DatasetError
         If its data is not there.
     """
-    nncf, folder = _import_nncf(), find_bundle(name_or_path)
+    folder = find_bundle(name_or_path)
     bundle, net = load_bundle(folder)
     recipe = stored_recipe(bundle.card.get("recipe"), bundle.name)
-    reported = [sample for sample in read_samples(data, recipe) if sample.source.name in recipe.fold_sources]
-    learned = [sample for sample in reported if sample.group not in recipe.hold_out]
-    if not learned:
-        msg = f"recipe {recipe.name!r} was trained on nothing of {recipe.fold_sources}, which ranges are taken from"
-        raise ConfigError(msg)
-    images = learned[:: math.ceil(len(learned) / MOST_IMAGES)]
-    exact = convert_to_openvino(net, bundle, shape=(1, -1, -1, 3))
-    rough = _rounded(nncf, exact, [_shown(sample, bundle.mpp) for sample in images])
-    with atomic_path(folder) as draft:  # a bundle has it when it was measured, or not at all
-        shutil.copytree(folder, draft)
-        sums = _write(draft, rough)
-        told = {"tool": f"nncf {nncf.__version__}", "images": len(images), "weights": bundle.sha256, "sha256": sums}
-        made = replace(bundle, card={**bundle.card, "int8": told})
-        write_description(draft, made)
-        made = replace(made, card={**made.card, "int8": told | _compare(draft, recipe, reported)})
-        write_description(draft, made)
-        write_model_card(draft)
+    with closing(Child(start_rounding, patience_s=PATIENCE_S)) as rounder:
+        tool = rounder.greeting()
+        reported = [sample for sample in read_samples(data, recipe) if sample.source.name in recipe.fold_sources]
+        learned = [sample for sample in reported if sample.group not in recipe.hold_out]
+        if not learned:
+            msg = f"recipe {recipe.name!r} was trained on nothing of {recipe.fold_sources}, which ranges are taken from"
+            raise ConfigError(msg)
+        images = [_shown(sample, bundle.mpp) for sample in learned[:: math.ceil(len(learned) / MOST_IMAGES)]]
+        with atomic_path(folder) as draft:  # a bundle has it when it was measured, or not at all
+            shutil.copytree(folder, draft)
+            _round(rounder, convert_to_openvino(net, bundle, shape=(1, -1, -1, 3)), images, draft)
+            sums = {name: hashlib.sha256((draft / name).read_bytes()).hexdigest() for name in INT8_FILES}
+            told = {"tool": tool, "images": len(images), "weights": bundle.sha256, "sha256": sums}
+            made = replace(bundle, card={**bundle.card, "int8": told})
+            write_description(draft, made)
+            made = replace(made, card={**made.card, "int8": told | _compare(draft, recipe, reported)})
+            write_description(draft, made)
+            write_model_card(draft)
     return made
 
 
-def _import_nncf() -> Any:
+def start_rounding() -> tuple[str, Answer]:
+    """Be ready to round networks in a process of its own: NNCF changes torch and logging wherever it is imported."""
     try:
         with without_telemetry():
             import nncf
-            import openvino  # noqa: F401 (NNCF comes without it)
+            import openvino
     except ImportError as error:
         msg = (
             "rounding a network to 8 bits takes OpenVINO, which is made for x86-64, and NNCF; one is not installed: "
@@ -105,29 +115,34 @@ def _import_nncf() -> Any:
         )
         raise RuntimeUnavailable(msg) from error
     nncf.set_log_level(logging.ERROR)
-    return nncf
+
+    def answer(request: tuple[str, str, list[Image]], _tell: Tell) -> None:
+        exact, rough, images = request
+        with without_telemetry():
+            model = nncf.quantize(
+                openvino.Core().read_model(exact), nncf.Dataset(images, lambda image: image), subset_size=len(images)
+            )
+        openvino.save_model(model, rough)
+
+    return f"nncf {nncf.__version__}", answer
 
 
-def _rounded(nncf: Any, model: Any, images: Sequence[npt.NDArray[np.uint8]]) -> Any:
-    """Round a network's weights and activations to 8 bits."""
-    with without_telemetry():
-        return nncf.quantize(model, nncf.Dataset(images, lambda image: image), subset_size=len(images))
+def _round(rounder: Child, model: Any, images: list[Image], folder: Path) -> None:
+    """Write a network of OpenVINO's with its weights and activations rounded to 8 bits."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as temporary:
+        exact = Path(temporary, "exact.xml")
+        openvino.save_model(model, exact, compress_to_fp16=False)
+        rounder.ask((str(exact), str(folder / INT8_FILES[0]), images), unheard)
 
 
-def _shown(sample: Sample, mpp: float) -> npt.NDArray[np.uint8]:
+def _shown(sample: Sample, mpp: float) -> Image:
     """Give a sample's picture at an mpp, as one tile that the network takes."""
     size = [max(32, round(side * sample.mpp / mpp)) for side in sample.image.shape[1::-1]]
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
     rows, columns = (side // 32 * 32 for side in image.shape[:2])
     return np.ascontiguousarray(image[None, :rows, :columns])
-
-
-def _write(folder: Path, model: Any) -> dict[str, str]:
-    """Write a network in OpenVINO's form; give the files' checksums."""
-    import openvino
-
-    openvino.save_model(model, folder / INT8_FILES[0])
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in INT8_FILES}
 
 
 def _compare(folder: Path, recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:
