@@ -164,15 +164,7 @@ def load_bundle(name_or_path: str | Path) -> tuple[Bundle, nn.Module]:
     """
     bundle = read_bundle(name_or_path)
     path = find_bundle(name_or_path) / "weights.safetensors"
-    try:
-        blob = read_file(path)
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise IncompatibleBundle(msg) from error
-    found = hashlib.sha256(blob).hexdigest()
-    if found != bundle.sha256:
-        msg = f"{path}: sha256 is {found}, bundle.json says {bundle.sha256}: the file is damaged or was replaced"
-        raise ChecksumMismatch(msg)
+    blob = read_verified(path, bundle.sha256)
     net = bundle.build()
     try:
         tensors = load_tensors(blob)
@@ -185,6 +177,28 @@ def load_bundle(name_or_path: str | Path) -> tuple[Bundle, nn.Module]:
         msg = f"{path}: the tensors do not fit {bundle.architecture}: {error}"
         raise IncompatibleBundle(msg) from error
     return bundle, net.eval()
+
+
+def read_verified(path: Path, promised: object) -> bytes:
+    """Read a file of a bundle whose sha256 ``bundle.json`` promises.
+
+    Raises
+    ------
+    ChecksumMismatch
+        If it is another file; shows both sums.
+    IncompatibleBundle
+        If it cannot be read.
+    """
+    try:
+        content = read_file(path)
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error}"
+        raise IncompatibleBundle(msg) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != promised:
+        msg = f"{path}: sha256 is {found}, bundle.json says {promised}: the file is damaged or was replaced"
+        raise ChecksumMismatch(msg)
+    return content
 
 
 def save_bundle(folder: Path, bundle: Bundle, net: nn.Module) -> Bundle:

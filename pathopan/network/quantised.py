@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pathopan.errors import ChecksumMismatch, IncompatibleBundle, RuntimeUnavailable
-from pathopan.files import read_file
-from pathopan.network.bundle import Bundle, find_bundle, read_bundle
+from pathopan.errors import RuntimeUnavailable
+from pathopan.network.bundle import Bundle, find_bundle, read_bundle, read_verified
 
 INT8_FILES = ("int8.xml", "int8.bin")
 """OpenVINO's form of a network: its layers, and the numbers that they hold."""
@@ -49,21 +47,8 @@ def find_quantised(name_or_path: str | Path, *, any_size: bool = False) -> Quant
             f"one: pathopan quantise {name_or_path} --data DATA"
         )
         raise RuntimeUnavailable(msg)
-    model, weights = (_read_verified(folder / name, told["sha256"].get(name)) for name in INT8_FILES)
+    model, weights = (read_verified(folder / name, told["sha256"].get(name)) for name in INT8_FILES)
     return Quantised(model, weights, any_size)
-
-
-def _read_verified(path: Path, promised: object) -> bytes:
-    try:
-        content = read_file(path)
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise IncompatibleBundle(msg) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != promised:
-        msg = f"{path}: sha256 is {found}, bundle.json says {promised}: the file is damaged or was replaced"
-        raise ChecksumMismatch(msg)
-    return content
 
 
 def quantised_entry(bundle: Bundle) -> dict[str, Any] | None:
