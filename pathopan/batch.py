@@ -148,7 +148,7 @@ def open_record(settings: RunSettings, entry: SlideEntry) -> SlideRecord:
     folder = settings.out / "slides" / entry.slide_id
     folder.mkdir(parents=True, exist_ok=True)
     record = SlideRecord.open(folder / "record.json")
-    record.entries |= {"slide_id": entry.slide_id, "path": shown(entry.path)}
+    record.entries |= entry.noted()
     return record
 
 

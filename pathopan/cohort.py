@@ -16,11 +16,12 @@ from pathopan.definitions import definitions
 from pathopan.export.geoparquet import read_geoparquet, write_geoparquet, write_table
 from pathopan.export.qupath_project import SCRIPT_NAME, write_import_script
 from pathopan.export.report import write_cohort_report
+from pathopan.manifest import MANIFEST_ID
 from pathopan.outputs import read_slide_json
 from pathopan.pages import cohort_page
 from pathopan.record import replacing
 from pathopan.result import open_result
-from pathopan.scores import SlideScore, failed_score, scores_table
+from pathopan.scores import SlideScore, failed_score, lined_up
 from pathopan.tables import Column, Schema, regions_schema
 
 SlideFiles = tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]
@@ -51,8 +52,7 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[M
         What is odd about the slides taken together: see :func:`unlike_settings` and :func:`same_files`.
     """
     slides = list(_slides(out, {str(failure["slide_id"]): dict(failure) for failure in unfinished}))
-    scores = [score_of(name, score, record) for name, score, record in slides]
-    table = scores_table(scores, taxonomy)
+    table = lined_up((row_of(*slide) for slide in slides), taxonomy)
     failures = [record["failure"] for _, _, record in slides if "failure" in record]
     done = [name for name, score, record in slides if score is not None and "failure" not in record]
     files = {name: Path(str(record.get("path") or name)).name for name, _, record in slides}
@@ -129,11 +129,18 @@ def _slides(
         score, record = read_slide_json(out / "slides" / name)
         if name in unfinished:
             record = {**record, "path": unfinished[name]["path"], "failure": unfinished[name]}
+            record.setdefault(MANIFEST_ID, unfinished[name].get(MANIFEST_ID))
         if record:
             yield name, score, record
 
 
-def score_of(name: str, score: dict[str, Any] | None, record: dict[str, Any]) -> SlideScore:
+def row_of(name: str, score: dict[str, Any] | None, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a slide's row of ``scores.csv`` from its files."""
+    row = score_of(name, score, record).to_row()
+    return row | {MANIFEST_ID: record.get(MANIFEST_ID) or name}
+
+
+def score_of(name: str, score: dict[str, Any] | None, record: Mapping[str, Any]) -> SlideScore:
     """Rebuild a slide's score from its files; a slide that failed has one without values."""
     if score is None or "failure" in record:
         return failed_score(name, record.get("failure", {}).get("message", "not complete; run it again"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pathopan.errors import ConfigError, ManifestError, MissingMpp, SlideError
-from pathopan.files import check_regular
+from pathopan.files import check_regular, shown
 from pathopan.slide.open import open_slide, slide_name
 
 _DICOM_HEAD = 1_000_000
@@ -43,6 +43,9 @@ SLIDE_SUFFIXES = frozenset(
 
 COLUMNS = ("slide_id", "path", "mpp")
 
+MANIFEST_ID = "manifest_id"
+"""Column of a planned run's own manifest: what the user's calls a slide, where that can be no name of a folder."""
+
 
 @dataclass(frozen=True)
 class SlideEntry:
@@ -53,6 +56,15 @@ class SlideEntry:
     mpp: float | None = None  # um per level-0 pixel, in place of what the file says
     mpp_if_missing: float | None = None  # the same, if the file says nothing
     named: str = ""  # what the manifest calls it, where that can be no name of a folder
+
+    @property
+    def manifest_id(self) -> str:
+        """What the manifest calls it; its name in a run where there is no manifest."""
+        return self.named or self.slide_id
+
+    def noted(self) -> dict[str, str]:
+        """Give what a slide's record says of where it comes from."""
+        return {"slide_id": self.slide_id, MANIFEST_ID: self.manifest_id, "path": shown(self.path)}
 
     def mpp_to_give(self) -> float | None:
         """Say which mpp to open the slide with: the one given, none if its file says it, else the one for then.
@@ -209,7 +221,8 @@ def _row_entry(manifest: Path, line: int, row: dict[str, str | None]) -> SlideEn
             )
             raise ManifestError(msg)
     slide_id = safe_id(name)
-    return SlideEntry(slide_id, manifest.parent / cells["path"], mpp, named=name if name != slide_id else "")
+    named = cells.get(MANIFEST_ID) or (name if name != slide_id else "")
+    return SlideEntry(slide_id, manifest.parent / cells["path"], mpp, named=named)
 
 
 def _positive(text: str) -> float | None:

@@ -24,7 +24,7 @@ from pathopan.export.bands import bands_layer, bands_legend, find_bands
 from pathopan.export.geoparquet import Bounds
 from pathopan.export.overlay import HEAT_STOPS, density_map
 from pathopan.objects import CompartmentRules
-from pathopan.result import Layer, SlideResult
+from pathopan.result import Layer, Result, SlideResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,14 +171,14 @@ def region_densities(slide: SlideResult, *, largest: int = 15, axis: Axes | None
 
 
 def distribution(
-    scores: pd.DataFrame, column: str = "stil_percent", *, by: str | None = None, axis: Axes | None = None
+    scores: pd.DataFrame | Result, column: str = "stil_percent", *, by: str | None = None, axis: Axes | None = None
 ) -> Axes:
     """Draw a score of many slides: a dot for each with its 95 % interval where the table has one, and the median.
 
     Parameters
     ----------
-    scores : DataFrame
-        ``result.scores``; slides without the score are left out and counted in the title.
+    scores : DataFrame or Result
+        ``result.scores``, some rows of it, or the result; the title counts slides without the score.
     column : str
         The score.
     by : str, optional
@@ -191,6 +191,7 @@ def distribution(
     SchemaError
         If the table lacks the column.
     """
+    scores = scores.scores if isinstance(scores, Result) else scores
     missing = [name for name in (column, by) if name and name not in scores.columns]
     if missing:
         msg = f"the table has no column {', '.join(map(repr, missing))}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from pathopan.errors import ManifestError
 from pathopan.files import atomic_path, remove, shown
-from pathopan.manifest import COLUMNS, SlideEntry, read_manifest
+from pathopan.manifest import COLUMNS, MANIFEST_ID, SlideEntry, read_manifest
 from pathopan.record import SlideRecord, read_json, replacing, write_json
 
 PRIVATE = "private.json"
@@ -45,17 +45,20 @@ def write_slides(out: Path, entries: Sequence[SlideEntry], *, tissue: Path | Non
     paths = {entry.slide_id: str(entry.path.absolute()) for entry in entries}
     with replacing(out, SLIDES, PRIVATE):
         if anonymous:
-            rows = [{"slide_id": e.slide_id, "path": paths[e.slide_id], "mpp": e.mpp} for e in entries]
+            rows = [
+                {"slide_id": e.slide_id, "path": paths[e.slide_id], "mpp": e.mpp, MANIFEST_ID: e.named} for e in entries
+            ]
             told = {"note": _NOTE, "tissue": str(tissue.absolute()) if tissue else None, "slides": rows}
             with atomic_path(out / PRIVATE) as temporary:
                 temporary.touch(mode=0o600)
                 temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         with atomic_path(out / SLIDES) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            writer.writerow([*COLUMNS, MANIFEST_ID])
             for entry in entries:
                 path = "" if anonymous else paths[entry.slide_id]
-                writer.writerow([entry.slide_id, path, "" if entry.mpp is None else repr(entry.mpp)])
+                mpp = "" if entry.mpp is None else repr(entry.mpp)
+                writer.writerow([entry.slide_id, path, mpp, entry.named])
         if not anonymous:
             remove(out / PRIVATE)
 
@@ -70,8 +73,11 @@ def read_private(out: Path) -> tuple[list[SlideEntry], Path | None]:
     """
     stored = read_json(out / PRIVATE)
     try:
-        rows = [(row["slide_id"], Path(row["path"]), row["mpp"]) for row in stored["slides"]]
-        return [SlideEntry(*row) for row in rows], Path(stored["tissue"]) if stored["tissue"] else None
+        entries = [
+            SlideEntry(row["slide_id"], Path(row["path"]), row["mpp"], named=row.get(MANIFEST_ID, ""))
+            for row in stored["slides"]
+        ]
+        return entries, Path(stored["tissue"]) if stored["tissue"] else None
     except (TypeError, KeyError) as error:
         msg = f"{out / PRIVATE}, which tells the jobs of an anonymous run where its slides lie, cannot be read"
         raise ManifestError(msg) from error

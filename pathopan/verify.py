@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pathopan.cohort import score_of, unlike_settings
+from pathopan.cohort import row_of, unlike_settings
 from pathopan.edits import edit_map, load_edit
 from pathopan.errors import PathopanError, ResultError
 from pathopan.export.agree import Expected, Kind, compare_geojson
@@ -20,6 +20,7 @@ from pathopan.export.geoparquet import read_geoparquet, read_table
 from pathopan.export.qupath import check_geojson
 from pathopan.files import check_regular
 from pathopan.geometry import Window
+from pathopan.manifest import MANIFEST_ID
 from pathopan.objects import find_regions
 from pathopan.outputs import ORIGINAL, read_slide_json
 from pathopan.record import SlideRecord, read_json
@@ -255,9 +256,10 @@ def _tables(result: Result) -> Iterator[str]:
     for position, name in enumerate(stored["slide_id"].astype(str)):
         folder = result.path / "slides" / name
         score, record = read_json(folder / "score.json"), read_json(folder / "record.json") or {}
-        row = lined_up([score_of(name, score, record).to_row()], result.taxonomy).iloc[0]
+        row = lined_up([row_of(name, score, record)], result.taxonomy).iloc[0]
+        told = [column for column in schema.names if column != MANIFEST_ID or column in record]
         for source, table in (("scores.parquet", stored), ("scores.csv", text)):
-            wrong = [column for column in schema.names if not _same(row[column], table.iloc[position].get(column))]
+            wrong = [column for column in told if not _same(row[column], table.iloc[position].get(column))]
             if wrong:
                 found = table.iloc[position].get(wrong[0])
                 yield f"{name}: {wrong[0]} is {found} in {source}, {row[wrong[0]]} in score.json ({len(wrong)} differ)"

@@ -200,6 +200,7 @@ def test_bad_slides_fail_alone_with_reason_and_remedy(tmp_path, truth_bundle, sy
         "broken": "failed", "empty": "failed", "truth": "scored", "unknown": "failed",
     }  # fmt: skip
     assert np.isnan(scores.loc["broken", "stil_percent"])
+    assert scores["manifest_id"].to_dict() == {name: name for name in scores.index}
 
 
 def test_a_mended_slide_loses_its_failure(tmp_path, truth_bundle, synthetic_slide):

@@ -86,6 +86,10 @@ def test_a_distribution_leaves_empty_scores_out_and_says_so():
         pathopan.plot.distribution(scores, "x")
 
 
+def test_a_distribution_takes_the_result_itself(results_folder):
+    assert pathopan.plot.distribution(pathopan.open_result(results_folder)).get_title() == "2 of 3 slides have it"
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_survival_counts_those_at_risk():
     years, event = [1.0, 2, 3, 4, 1, 2, 3, 10], [1, 1, 1, 0, 0, 0, 0, 0]

@@ -80,7 +80,7 @@ class Plan:
     def open_record(self, slide_id: str) -> SlideRecord:
         """Open a slide's record, with the slide's name and path in it."""
         record = SlideRecord.open(self.folder(slide_id) / "record.json")
-        record.entries |= {"slide_id": slide_id, "path": shown(self.entry(slide_id).path)}
+        record.entries |= self.entry(slide_id).noted()
         return record
 
     def state_path(self, slide_id: str, job: str) -> Path:

@@ -10,6 +10,7 @@ from pathopan.cohort import write_cohort_tables
 from pathopan.errors import ResultError
 from pathopan.jobs.plan import Plan
 from pathopan.jobs.state import JobState, Stage, find_stitched, find_unfinished, run_stage
+from pathopan.manifest import MANIFEST_ID
 from pathopan.outputs import Place, export_to_files
 from pathopan.record import SlideRecord
 from pathopan.scoring import score_to_files
@@ -38,7 +39,7 @@ def export_job(plan: Plan, slide_id: str) -> JobState:
 def tables_job(plan: Plan) -> tuple[list[Failure], list[str]]:
     """Write the cohort's tables and page from what is there; gives what is not finished, and what is odd."""
     unfinished = find_unfinished(plan)
-    told = [asdict(failure) for failure in unfinished]
+    told = [asdict(failure) | {MANIFEST_ID: plan.entry(failure.slide_id).manifest_id} for failure in unfinished]
     return unfinished, write_cohort_tables(plan.out, taxonomy=plan.taxonomy, unfinished=told)
 
 

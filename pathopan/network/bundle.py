@@ -83,7 +83,8 @@ class Bundle:
 def list_bundles() -> dict[str, Path]:
     """Name the bundles that ship with the package, and their folders."""
     root = Path(str(resources.files("pathopan"))) / "bundles"
-    return {path.parent.name: path.parent for path in sorted(root.glob("*/bundle.json"))}
+    found = sorted(root.glob("*/bundle.json"))
+    return {path.parent.name: path.parent for path in found if not path.parent.name.startswith(".")}
 
 
 def find_bundle(name_or_path: str | Path) -> Path:

@@ -106,6 +106,7 @@ FIELDS = (
 
 _SLIDE = (
     Column("slide_id", "str", "", "name of the slide"),
+    Column("manifest_id", "str", "", "what the manifest calls it, to join tables by; else slide_id"),
     Column("status", "str", "", "scored, empty (neither tumor nor stroma) or failed"),
     Column("error", "str", "", "why the slide failed, or is empty"),
     Column("regions_from", "str", "", "whose regions were scored: network, or edited by a person"),

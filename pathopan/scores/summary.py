@@ -86,7 +86,8 @@ class SlideScore:
 
     def to_row(self) -> dict[str, Any]:
         """Give one flat row of ``scores.csv``; `scores_table` lines rows up and fills what a failed slide lacks."""
-        row: dict[str, Any] = {"slide_id": self.slide_id, "status": self.status, "error": self.error}
+        row: dict[str, Any] = {"slide_id": self.slide_id, "manifest_id": self.slide_id}
+        row |= {"status": self.status, "error": self.error}
         for section in (self.headline, self.phenotype, self.heterogeneity):
             row |= section
         for name, section in self.compartments.items():

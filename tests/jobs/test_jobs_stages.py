@@ -286,6 +286,23 @@ def test_a_job_of_an_anonymous_plan_that_fails_names_no_path(pathopan, tmp_path,
     assert set(told_of(out, slides.parent)) == {"private.json", "slides/good/record.json"}  # until its last stage
 
 
+@pytest.mark.parametrize("options", [[], ["--anonymous"]], ids=["with paths", "anonymous"])
+def test_tables_keep_what_the_manifest_calls_a_slide_so_that_others_can_be_joined(
+    pathopan, tmp_path, bundle, slides, options
+):
+    manifest, out = tmp_path / "cases.csv", tmp_path / "out"
+    rows = [("S 2024/17", "broken.svs"), ("S 2024/18", "gone.svs"), ("plain", "unknown.tif")]
+    manifest.write_text("slide_id,path\n" + "".join(f"{name},{slides.parent / file}\n" for name, file in rows))
+    pathopan("plan", manifest, "--out", out, "--bundle", bundle, *options)
+    assert pathopan("tile", out, "--slide", "S_2024_17")[0] == 0
+    pathopan("tables", out)  # the other two have not been reached
+    scores = pd.read_csv(out / "scores.csv", dtype="str").set_index("slide_id")["manifest_id"]
+    assert scores.to_dict() == {"S_2024_17": "S 2024/17", "S_2024_18": "S 2024/18", "plain": "plain"}
+    if not options:
+        told = pathopan("verify", out)[1]
+        assert "manifest_id" not in told
+
+
 def test_the_tables_of_an_anonymous_plan_outlive_its_private_file(pathopan, tmp_path, bundle, slides):
     out = tmp_path / "out"
     pathopan("plan", slides, "--out", out, "--bundle", bundle, "--set", SETTINGS, "--anonymous")

@@ -210,7 +210,7 @@ def test_all_rows_have_the_same_columns(even):
     assert len(set(names)) == len(names)
     assert set(scored.to_row()) == set(names)
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") for name in names)
-    assert table.loc[1].drop(["slide_id", "status", "error"]).replace("", None).isna().all()
+    assert table.loc[1].drop(["slide_id", "manifest_id", "status", "error"]).replace("", None).isna().all()
     assert table["stil_n_til"].dtype == "Int64"
 
 
