@@ -62,7 +62,7 @@ class Segmenter:
     def __init__(self, bundle: str | Path = DEFAULT_BUNDLE, *, device: str = "auto", precision: str = "auto") -> None:
         description, net = load_bundle(bundle)
         self.bundle = description
-        quantised = find_quantised(bundle, any_size=True) if precision == "int8" else None
+        quantised = find_quantised(bundle) if precision == "int8" else None
         runtime = "torch" if quantised is None else "openvino"
         self.runtime = open_runtime(
             net, description, device=device, runtime=runtime, precision=precision, quantised=quantised

@@ -22,7 +22,7 @@ from pathopan.export.parquet_parts import GeoParquetWriter
 from pathopan.files import atomic_path, shown
 from pathopan.geometry import Grid
 from pathopan.inference.child import unheard
-from pathopan.inference.predict import DecodeTask, decode_margin_px, predict_tiles
+from pathopan.inference.predict import DecodeTask, predict_tiles, rim_px
 from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.inference.shards import (
     ShardPlan,
@@ -93,7 +93,7 @@ class Engine:
             return self.given
         bundle, net = load_bundle(self.name)
         config = self.config
-        crop = max(0, bundle.halo - decode_margin_px(bundle.mpp))
+        crop = rim_px(bundle)
         chosen = {"device": self.place, "runtime": config.runtime, "precision": config.precision}
         quantised = find_quantised(self.name) if config.precision == "int8" else None
         return open_runtime(net, bundle, crop=crop, quantised=quantised, **chosen)

@@ -19,6 +19,7 @@ from pathopan.contours import nucleus_polygons
 from pathopan.geometry import Grid, Tile, Window
 from pathopan.inference.ordered import ordered_map
 from pathopan.inference.runtime import Runtime, TileMaps
+from pathopan.network.bundle import Bundle
 from pathopan.network.targets import Decoded, DecodeRules, decode_pixels
 from pathopan.probabilities import apply_platt, apply_temperature
 from pathopan.slide.base import Slide
@@ -145,6 +146,11 @@ def decode_tile(tile: Tile, image: Rgb, maps: TileMaps, *, task: DecodeTask) -> 
 def decode_margin_px(mpp: float) -> int:
     """Pixels around the write window that decoding needs maps of."""
     return round(DECODE_MARGIN_UM / mpp)
+
+
+def rim_px(bundle: Bundle) -> int:
+    """Pixels at each side of a read window that are context only: a network need not answer for them."""
+    return max(0, bundle.halo - decode_margin_px(bundle.mpp))
 
 
 def _regions(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: DecodeTask) -> npt.NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from torch import nn
 from pathopan.errors import IncompatibleBundle, RuntimeUnavailable
 from pathopan.inference.telemetry import without_telemetry
 from pathopan.network.bundle import Bundle
+from pathopan.network.lean import lean_net
 from pathopan.network.model import InferenceNet
 from pathopan.network.precision import fast_precision
 from pathopan.network.quantised import Quantised
@@ -61,7 +62,7 @@ class TorchRuntime:
         self.precision = fast_precision(device) if precision == "auto" else precision
         self.streams = 1 if self.device == "cpu" else 2
         self._place = torch.device(device)
-        wrapped = InferenceNet(net, bundle.mean, bundle.std, crop=crop).eval()
+        wrapped = InferenceNet(lean_net(net, crop), bundle.mean, bundle.std).eval()
         self._net = wrapped.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._local = threading.local()
 
@@ -110,8 +111,8 @@ class OpenVinoRuntime:
         if quantised is None:
             model = convert_to_openvino(net, bundle, shape=(1, side, side, 3), crop=crop)
         else:
-            model = _read_cropped(quantised, crop)
-            model.reshape([1, -1, -1, 3] if quantised.any_size else [1, side, side, 3])
+            model = _read_quantised(quantised, bundle, crop)
+            model.reshape([1, side, side, 3] if crop else [1, -1, -1, 3])
         import openvino
 
         self.streams = 2
@@ -143,8 +144,12 @@ class OpenVinoRuntime:
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def convert_to_openvino(net: nn.Module, bundle: Bundle, *, shape: tuple[int, ...], crop: int = 0) -> Any:
+def convert_to_openvino(
+    net: nn.Module, bundle: Bundle, *, shape: tuple[int, ...], crop: int = 0, add_up: bool = True
+) -> Any:
     """Turn a network into OpenVINO's form, for read windows of a shape (1, H, W, 3); -1 is any size.
+
+    With ``crop``, it answers for all but so many pixels at each side; ``add_up`` is told in `lean_net`.
 
     Raises
     ------
@@ -158,35 +163,45 @@ def convert_to_openvino(net: nn.Module, bundle: Bundle, *, shape: tuple[int, ...
     example = torch.zeros((1, small, small, 3), dtype=torch.uint8)
     with without_telemetry(), warnings.catch_warnings():  # torch announces what comes after tracing
         warnings.simplefilter("ignore")
-        return openvino.convert_model(
-            InferenceNet(net, bundle.mean, bundle.std, crop=crop).eval(), example_input=example, input=[shape]
-        )
+        lean = InferenceNet(lean_net(net, crop, add_up=add_up), bundle.mean, bundle.std).eval()
+        return openvino.convert_model(lean, example_input=example, input=[shape])
 
 
-def _read_cropped(quantised: Quantised, crop: int) -> Any:
-    """Read a network in OpenVINO's form, and leave out of its maps what was context only.
+def _read_quantised(quantised: Quantised, bundle: Bundle, crop: int) -> Any:
+    """Read a network in 8 bits, which answers for all but the rim that it was made without, or for all if asked to.
 
     Raises
     ------
     IncompatibleBundle
-        If this OpenVINO cannot read it.
+        If this OpenVINO cannot read it, or it was made for tiles with another rim.
     ImportError
         If OpenVINO is not installed.
     """
     with without_telemetry():
         import openvino
-        from openvino import opset13 as ops
 
     try:
         model = openvino.Core().read_model(quantised.model, quantised.weights)
     except RuntimeError as error:
         msg = f"the bundle's network in 8 bits cannot be read by OpenVINO {openvino.__version__}: {error}"
         raise IncompatibleBundle(msg) from error
+    if crop not in (0, quantised.crop):
+        msg = (
+            f"the network in 8 bits of bundle {bundle.name!r} leaves out {quantised.crop} pixels at each side, and "
+            f"tiles with {bundle.halo} pixels of halo ask for {crop}; make it anew: pathopan quantise"
+        )
+        raise IncompatibleBundle(msg)
     if not crop:
-        return model
-    start, stop, step, axes = ([crop] * 2, [-crop] * 2, [1, 1], [-2, -1])
-    inner = [ops.slice(result.input_value(0), start, stop, step, axes) for result in model.get_results()]
-    return openvino.Model([ops.result(maps) for maps in inner], model.get_parameters())
+        _keep_all(model)
+    return model
+
+
+def _keep_all(model: Any) -> None:
+    """Take the steps that leave a rim out, which are all that cut height and width, out of a network of OpenVINO's."""
+    for step in model.get_ordered_ops():
+        if step.get_type_name() == "Slice" and step.input_value(4).get_node().get_data().tolist() == [2, 3]:
+            step.output(0).replace(step.input_value(0))
+    model.validate_nodes_and_infer_types()
 
 
 def check_device(device: str, runtime: str = "auto", precision: str = "auto") -> None:

@@ -142,19 +142,15 @@ class InferenceNet(nn.Module):
 
     Parameters
     ----------
-    net : PanopticNet
-        In evaluation mode.
+    net : Module
+        ``forward(image_B3HW) -> PanopticLogits``, in evaluation mode.
     mean, std : sequence of 3 float
         Normalisation of RGB in 0..1.
-    crop : int
-        Pixels at each side that were context only: the maps are smaller by twice this, and what is left out is neither
-        normalised nor copied.
     """
 
-    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float], *, crop: int = 0) -> None:
+    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.net = net
-        self.crop = crop
         self.scale: Tensor
         self.shift: Tensor
         self.register_buffer("scale", (1 / (255 * torch.tensor(std))).view(1, 3, 1, 1))
@@ -173,12 +169,9 @@ class InferenceNet(nn.Module):
             Centre and foreground as probabilities, offsets in grid pixels / ``OFFSET_PX``.
         """
         image = image_BHW3.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale - self.shift
-        region, nucleus, shape = (self._inner(maps) for maps in self.net(image))
+        region, nucleus, shape = self.net(image)
         shape = torch.cat([shape[:, :2].sigmoid(), shape[:, 2:]], dim=1)
         return region.argmax(dim=1).to(torch.uint8), nucleus.softmax(dim=1), shape
-
-    def _inner(self, maps_BCHW: Tensor) -> Tensor:
-        return maps_BCHW[:, :, self.crop : -self.crop, self.crop : -self.crop] if self.crop else maps_BCHW
 
 
 ARCHITECTURES = {"PanopticNet": PanopticNet}

@@ -17,18 +17,16 @@ class Quantised(NamedTuple):
 
     model: bytes  # of int8.xml
     weights: bytes  # of int8.bin
-    any_size: bool = False  # for images of any size; for the bundle's tiles alone it takes half the memory
+    crop: int  # pixels at each side of a tile that it answers not for
 
 
-def find_quantised(name_or_path: str | Path, *, any_size: bool = False) -> Quantised:
+def find_quantised(name_or_path: str | Path) -> Quantised:
     """Read a bundle's network in 8 bits, and verify it.
 
     Parameters
     ----------
     name_or_path : str or Path
         Of a bundle.
-    any_size : bool
-        Whether images of other sizes than the bundle's tiles will be shown to it.
 
     Raises
     ------
@@ -48,11 +46,12 @@ def find_quantised(name_or_path: str | Path, *, any_size: bool = False) -> Quant
         )
         raise RuntimeUnavailable(msg)
     model, weights = (read_verified(folder / name, told["sha256"].get(name)) for name in INT8_FILES)
-    return Quantised(model, weights, any_size)
+    return Quantised(model, weights, told["crop"])
 
 
 def quantised_entry(bundle: Bundle) -> dict[str, Any] | None:
     """Give what a bundle's card tells of its network in 8 bits, if there is one of the weights that it has."""
     told = bundle.card.get("int8")
-    usable = isinstance(told, dict) and told.get("weights") == bundle.sha256 and isinstance(told.get("sha256"), dict)
-    return told if usable else None
+    if not isinstance(told, dict) or told.get("weights") != bundle.sha256:
+        return None
+    return told if isinstance(told.get("sha256"), dict) and isinstance(told.get("crop"), int) else None

@@ -17,8 +17,9 @@ as not measured where a reader must know. Any other key of a table's rows become
 ``calibration``      ``{temperature, slope, intercept, folds, picture}``: :func:`calibration_entry` makes it
 ``thresholds``       text: on which images the decoding's thresholds were set (``threshold`` in older bundles)
 ``speed``            mapping, or list of mappings: ``{machine, runtime, precision, ms_per_tile, tile_px, ...}``
-``int8``             ``{tool, images, measured_on, quality, weights, sha256}`` of the network in 8 bits: ``quality`` is
-                     a list of ``{figure, float32, int8}``, ``images`` those that ranges were taken from
+``int8``             ``{tool, images, measured_on, quality, weights, sha256, crop}`` of the network in 8 bits:
+                     ``quality`` is a list of ``{figure, float32, int8}``, ``images`` those that ranges were taken
+                     from, ``crop`` the pixels at each side of a tile that it leaves out
 ``tradeoff``         list of rows: encoder or width, test-time augmentation, accuracy, time
 ``ablations``        list of rows: ``{what, ...figures}``
 ``tried``            list of text, or of ``{what, result}``: what did not help
@@ -308,7 +309,8 @@ def _eight_bits(entry: Mapping[str, Any] | None) -> Iterator[str]:
     yield (
         f"`--set inference.precision=int8` runs it: weights and activations rounded after training by {entry['tool']}, "
         f"with ranges from {entry['images']} images that the network was trained on. Measured on "
-        f"{entry['measured_on']}:\n"
+        f"{entry['measured_on']}, on the machine that rounded it; a CPU without 8-bit dot products (AVX2 alone), whose "
+        "sums saturate, loses more than others:\n"
     )
     yield _table(entry["quality"])
 

@@ -25,6 +25,7 @@ from pathopan.datasets.sample import Sample
 from pathopan.errors import ConfigError, RuntimeUnavailable
 from pathopan.files import atomic_path
 from pathopan.inference.child import Answer, Child, Tell, unheard
+from pathopan.inference.predict import rim_px
 from pathopan.inference.runtime import convert_to_openvino
 from pathopan.inference.telemetry import without_telemetry
 from pathopan.metrics import EvaluationResult, evaluate
@@ -88,12 +89,14 @@ def quantise_bundle(name_or_path: str | Path, data: Path) -> Bundle:
         if not learned:
             msg = f"recipe {recipe.name!r} was trained on nothing of {recipe.fold_sources}, which ranges are taken from"
             raise ConfigError(msg)
-        images = [_shown(sample, bundle.mpp) for sample in learned[:: math.ceil(len(learned) / MOST_IMAGES)]]
+        chosen, rim = learned[:: math.ceil(len(learned) / MOST_IMAGES)], rim_px(bundle)
+        images = [_shown(sample, bundle.mpp, rim) for sample in chosen]
         with atomic_path(folder) as draft:  # a bundle has it when it was measured, or not at all
             shutil.copytree(folder, draft)
-            _round(rounder, convert_to_openvino(net, bundle, shape=(1, -1, -1, 3)), images, draft)
+            exact = convert_to_openvino(net, bundle, shape=(1, -1, -1, 3), crop=rim, add_up=False)
+            _round(rounder, exact, images, draft)
             sums = {name: hashlib.sha256((draft / name).read_bytes()).hexdigest() for name in INT8_FILES}
-            told = {"tool": tool, "images": len(images), "weights": bundle.sha256, "sha256": sums}
+            told = {"tool": tool, "images": len(images), "weights": bundle.sha256, "sha256": sums, "crop": rim}
             made = replace(bundle, card={**bundle.card, "int8": told})
             write_description(draft, made)
             made = replace(made, card={**made.card, "int8": told | _compare(draft, recipe, reported)})
@@ -137,12 +140,12 @@ def _round(rounder: Child, model: Any, images: list[Image], folder: Path) -> Non
         rounder.ask((str(exact), str(folder / INT8_FILES[0]), images), unheard)
 
 
-def _shown(sample: Sample, mpp: float) -> Image:
-    """Give a sample's picture at an mpp, as one tile that the network takes."""
+def _shown(sample: Sample, mpp: float, rim: int) -> Image:
+    """Give a sample's picture at an mpp, continued by reflection, as one tile of which the network leaves out a rim."""
     size = [max(32, round(side * sample.mpp / mpp)) for side in sample.image.shape[1::-1]]
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
-    rows, columns = (side // 32 * 32 for side in image.shape[:2])
-    return np.ascontiguousarray(image[None, :rows, :columns])
+    ends = [(rim, rim + -(side + 2 * rim) % 32) for side in image.shape[:2]]
+    return np.pad(image, (*ends, (0, 0)), mode="reflect")[None]
 
 
 def _compare(folder: Path, recipe: Recipe, samples: Sequence[Sample]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pathopan.training import quantise
 from pathopan.training.train import describe
 
 SAMPLES = [sample(number, side=160) for number in range(4)]
-REPORTED = replace(RECIPE, fold_sources=["A"], hold_out=[SAMPLES[3].group])
+REPORTED = replace(RECIPE, halo_px=96, fold_sources=["A"], hold_out=[SAMPLES[3].group])
 IMAGE = np.random.default_rng(0).integers(60, 256, (160, 160, 3), dtype=np.uint8)
 
 
@@ -74,14 +74,28 @@ def test_8_bits_say_nearly_what_32_say(bundle):
     assert not np.array_equal(one.shape, other.shape)
 
 
-def test_the_rim_is_cut_off(bundle):
+def test_a_tile_is_answered_for_without_its_rim_and_an_image_whole(bundle):
     description, net = load_bundle(bundle)
-    found = find_quantised(bundle, any_size=True)
+    found = find_quantised(bundle)
+    assert found.crop == REPORTED.halo_px - 64
     whole, middle = (
-        open_runtime(net, description, device="cpu", precision="int8", crop=crop, quantised=found) for crop in (0, 12)
+        open_runtime(net, description, device="cpu", precision="int8", crop=crop, quantised=found)
+        for crop in (0, found.crop)
     )
-    for wide, inner in zip(whole.run(IMAGE[None])[0], middle.run(IMAGE[None])[0], strict=True):
-        np.testing.assert_allclose(inner, wide[..., 12:-12, 12:-12], atol=1e-3)
+    side, rim = REPORTED.step_px + 2 * REPORTED.halo_px, slice(found.crop, -found.crop)
+    tile = np.random.default_rng(0).integers(60, 256, (side, side, 3), dtype=np.uint8)
+    for wide, inner in zip(whole.run(tile[None])[0], middle.run(tile[None])[0], strict=True):
+        np.testing.assert_allclose(inner, wide[..., rim, rim], atol=1e-3)
+    with pytest.raises(IncompatibleBundle, match=f"leaves out {found.crop} pixels .* ask for {found.crop + 2}"):
+        open_runtime(net, description, device="cpu", precision="int8", crop=found.crop + 2, quantised=found)
+
+
+def test_one_that_does_not_tell_its_rim_is_none(bundle):
+    description = read_bundle(bundle)
+    told = {key: value for key, value in description.card["int8"].items() if key != "crop"}
+    write_description(bundle, replace(description, card=description.card | {"int8": told}))
+    with pytest.raises(RuntimeUnavailable, match="has no network in 8 bits"):
+        find_quantised(bundle)
 
 
 def test_a_run_takes_it_where_it_is_asked_for(bundle):
@@ -171,7 +185,7 @@ def test_the_command_tells_what_it_costs(bundle, tmp_path, monkeypatch):
 def test_what_openvino_cannot_read_is_no_network(bundle):
     description, net = load_bundle(bundle)
     with pytest.raises(IncompatibleBundle, match="cannot be read by OpenVINO"):
-        open_runtime(net, description, device="cpu", precision="int8", quantised=Quantised(b"<net", b""))
+        open_runtime(net, description, device="cpu", precision="int8", quantised=Quantised(b"<net", b"", 0))
 
 
 def test_other_precisions_leave_it_alone(bundle):
