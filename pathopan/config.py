@@ -62,10 +62,11 @@ class TilerConfig:
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How the network is run. None of this changes a result beyond rounding, which is coarser in int8."""
+    """How the network is run. But for int8 and mirrored, none of this changes a result beyond rounding."""
 
     runtime: str = "auto"  # auto | torch | openvino
     precision: str = "auto"  # auto | float32 | bfloat16 | int8 (OpenVINO on a CPU)
+    mirrored: bool = False  # average four mirror images of each tile: finds a little more, at four times the cost
     batch_size: int = 1  # tiles in one forward pass
     shard_tiles: int = 16  # tiles whose predictions are written together; what a crash can cost
     overlap: str = (
@@ -81,6 +82,10 @@ class InferenceConfig:
         _require(
             self.precision in ("auto", "float32", "bfloat16", "int8"),
             f"inference.precision is {self.precision!r}: auto, float32, bfloat16 or int8",
+        )
+        _require(
+            not (self.mirrored and self.precision == "int8"),
+            "inference.mirrored is not made in int8: choose another inference.precision, or leave mirrored out",
         )
         _require(
             self.overlap in ("auto", "always", "never"),

@@ -13,6 +13,7 @@ import shapely
 import torch
 
 from pathopan.classes import Taxonomy
+from pathopan.config import InferenceConfig
 from pathopan.contours import paint
 from pathopan.datasets.sample import Sample
 from pathopan.geometry import Grid, resize_labels
@@ -20,6 +21,7 @@ from pathopan.inference.predict import DecodeTask, predict_tiles
 from pathopan.inference.runtime import Runtime, open_runtime
 from pathopan.metrics import Prediction
 from pathopan.network.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from pathopan.network.flips import FlippedNet
 from pathopan.network.quantised import find_quantised
 from pathopan.slide import ArraySlide, check_mpp
 from pathopan.slide.array import check_rgb
@@ -53,14 +55,30 @@ class Segmenter:
         ``auto``, ``cpu`` or ``cuda``.
     precision : str
         ``auto``, ``float32`` or ``bfloat16``, by torch; ``int8`` by OpenVINO.
+    mirrored : bool
+        Average four mirror images: finds a little more, at four times the cost.
+
+    Raises
+    ------
+    ConfigError
+        If mirror images are asked for in int8.
 
     Examples
     --------
     >>> Segmenter()(image, mpp=0.5).nuclei                                  # doctest: +SKIP
     """
 
-    def __init__(self, bundle: str | Path = DEFAULT_BUNDLE, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        bundle: str | Path = DEFAULT_BUNDLE,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        mirrored: bool = False,
+    ) -> None:
+        InferenceConfig(precision=precision, mirrored=mirrored)  # refuses what cannot be
         description, net = load_bundle(bundle)
+        net = FlippedNet(net) if mirrored else net
         self.bundle = description
         quantised = find_quantised(bundle) if precision == "int8" else None
         runtime = "torch" if quantised is None else "openvino"

@@ -35,6 +35,7 @@ from pathopan.inference.shards import (
 )
 from pathopan.manifest import SlideEntry
 from pathopan.network.bundle import Bundle, load_bundle, read_bundle
+from pathopan.network.flips import FlippedNet
 from pathopan.network.quantised import INT8_FILES, find_quantised, quantised_entry
 from pathopan.nucleus_stream import NucleusStream
 from pathopan.outputs import later_prints
@@ -96,6 +97,7 @@ class Engine:
         crop = rim_px(bundle)
         chosen = {"device": self.place, "runtime": config.runtime, "precision": config.precision}
         quantised = find_quantised(self.name) if config.precision == "int8" else None
+        net = FlippedNet(net) if config.mirrored else net
         return open_runtime(net, bundle, crop=crop, quantised=quantised, **chosen)
 
 
@@ -138,7 +140,7 @@ class Job:
                 bundle.sha256, bundle.taxonomy, bundle.arguments, bundle.mean, bundle.std, bundle.decode, bundle.halo,
                 config.stitcher.seam_margin_um,
                 inference.runtime, inference.precision, self.engine.device,
-                *_eight_bits(self.engine),
+                *_eight_bits(self.engine), *(["mirrored"] if inference.mirrored else []),
             ],
             "stitch": [config.stitcher, config.export.ngff, config.export.image_mpp],
         }  # fmt: skip

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pathopan.network.flips import FlippedNet
 from pathopan.network.model import PanopticLogits, PanopticNet
 
 _DEEPEST = 32
@@ -37,6 +38,8 @@ def lean_net(net: nn.Module, crop: int = 0, *, add_up: bool = True) -> nn.Module
         Whether to add weights up. In 8 bits that gains nothing: transposed convolutions are not everywhere made in it.
     """
     net = net.eval()
+    if isinstance(net, FlippedNet):
+        return FlippedNet(lean_net(net.net, crop, add_up=add_up))
     return _LeanPanopticNet(net, crop, add_up=add_up) if type(net) is PanopticNet else _Middle(net, crop)
 
 

@@ -52,11 +52,25 @@ def test_the_network_that_was_given_stays_as_it_was():
             assert torch.equal(first, again)
 
 
+class Other(PanopticNet):
+    """Another architecture, of which nothing is known."""
+
+
 def test_any_other_network_has_its_rim_cut_off():
-    net, image = FlippedNet(trained(**TINY)), noise(64, 96)
+    net, image = Other(5, 4, **TINY), noise(64, 96)
+    lean = lean_net(net, 10)
     with torch.inference_mode():
-        for whole, lean in zip(net(image), lean_net(net, 10)(image), strict=True):
-            assert torch.equal(lean, middle(whole, 10))
+        for whole, inner in zip(net(image), lean(image), strict=True):
+            assert torch.equal(inner, middle(whole, 10))
+
+
+def test_mirror_images_are_looked_at_for_less_too():
+    net, image = FlippedNet(trained(**TINY)), noise(256, 320)
+    lean = lean_net(net, 80)
+    with torch.inference_mode():
+        for whole, inner in zip(net(image), lean(image), strict=True):
+            torch.testing.assert_close(inner, middle(whole, 80), atol=1e-5, rtol=1e-5)
+    assert counted(lean, image) < 0.9 * counted(net, image)
 
 
 def counted(net, image):
