@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import ctypes
 import faulthandler
-import gc
 import json
 import os
 import pickle
@@ -28,6 +26,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from pathopan.errors import ProcessDied, ProcessStalled
+from pathopan.inference.memory import give_back
 
 Tell = Callable[..., None]
 """Told anything, as often as the child likes, while it works on a request."""
@@ -286,7 +285,7 @@ def _serve(source: IO[bytes], say: Callable[[str, Any], None]) -> None:
             say("raised", error)
         else:
             say("answer", found)
-        _give_back()
+        give_back()
 
 
 def _listen(source: IO[bytes], requests: queue.SimpleQueue[Any]) -> None:
@@ -298,14 +297,6 @@ def _listen(source: IO[bytes], requests: queue.SimpleQueue[Any]) -> None:
     _thread.interrupt_main()
     time.sleep(_GRACE_S)
     os._exit(1)
-
-
-def _give_back() -> None:
-    """Return freed memory to the system, where the C library can: it keeps what many threads left in pieces."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def _volunteer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,10 +184,26 @@ def _color_series(path: Path, file: tifffile.TiffFile) -> Any:
     """Find the scan: the largest 8-bit color image that is not a label or an overview picture."""
     scans = [s for s in file.series if _is_color(s) and not any(word in s.name.lower() for word in _ASSOCIATED)]
     if not scans:
-        found = "; ".join(f"{s.axes} {tuple(s.shape)} {s.dtype}" for s in file.series[:4]) or "nothing readable"
+        _check_whole(path, file)
+        some = [f"{s.axes} {tuple(s.shape)} {s.dtype}" for s in file.series[:4] if s.shape]
+        found = "; ".join(some) or "nothing readable"
         msg = f"{path}: no 8-bit color image inside ({found}); pathopan reads bright-field RGB slides"
         raise UnreadableSlide(msg)
     return max(scans, key=lambda series: math.prod(_size(series.axes, series.shape)))
+
+
+def _check_whole(path: Path, file: tifffile.TiffFile) -> None:
+    """Refuse a file that ends before its first directory, which scanners write last."""
+    handle, place = file.filehandle, 8 if file.tiff.is_bigtiff else 4
+    handle.seek(place)
+    stored = handle.read(file.tiff.offsetsize)
+    (directory,) = struct.unpack(file.tiff.offsetformat, stored) if len(stored) == file.tiff.offsetsize else (place,)
+    if directory >= handle.size:
+        msg = (
+            f"{path}: ends at byte {handle.size:,}, before its directory at byte {directory:,}: it was cut off, "
+            "as by a copy that stopped. Copy the file again"
+        )
+        raise UnreadableSlide(msg)
 
 
 def _is_color(series: Any) -> bool:

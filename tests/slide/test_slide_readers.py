@@ -1,6 +1,7 @@
 """The same picture in several formats must read the same, and marks must land where geometry says."""
 
 import shutil
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -230,7 +231,12 @@ def test_slides_much_coarser_than_the_network_are_refused():
     [
         (b"", "empty.svs", "the file is empty"),
         (b"not a slide at all", "text.svs", "unknown format"),
-        (b"II*\0" + b"\xff" * 40, "broken.tif", "nothing readable"),
+        (
+            b"II*\0" + b"\xff" * 40,
+            "broken.tif",
+            "ends at byte 44, before its directory at byte 4,294,967,295: it was cut",
+        ),
+        (b"II*\0\x08\0\0\0" + b"\0" * 40, "hollow.tif", "nothing readable"),
         (b"\x89PNG\r\n\x1a\n broken", "broken.png", "cannot be read as an image"),
     ],
 )
@@ -238,6 +244,25 @@ def test_unusable_files_are_refused_with_the_reason(tmp_path, content, name, mes
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableSlide, match=message):
         open_slide(tmp_path / name, slide_mpp=0.5)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True], ids=["TIFF", "BigTIFF"])
+def test_a_file_whose_copy_stopped_says_so(tmp_path, bigtiff):
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / "whole.svs", bigtiff=bigtiff) as out:
+        out.write(pixels, photometric="rgb", tile=(256, 256))
+    content = bytearray((tmp_path / "whole.svs").read_bytes())
+    place, form = (8, "<Q") if bigtiff else (4, "<I")
+    directory = content[struct.unpack_from(form, content, place)[0] :]
+    struct.pack_into(form, content, place, len(content))  # written last, as scanners do
+    (tmp_path / "cut.svs").write_bytes(content)
+    with pytest.raises(
+        UnreadableSlide, match=r"cut\.svs: ends at byte [\d,]+, before its directory at byte [\d,]+: it"
+    ):
+        open_slide(tmp_path / "cut.svs", slide_mpp=0.5)
+    (tmp_path / "cut.svs").write_bytes(content + directory)
+    with open_slide(tmp_path / "cut.svs", slide_mpp=0.5) as slide:
+        assert slide.info.size_l0 == (512, 512)
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
