@@ -106,11 +106,11 @@ FIELDS = (
 
 _SLIDE = (
     Column("slide_id", "str", "", "name of the slide"),
-    Column("manifest_id", "str", "", "what the manifest calls it, to join tables by; else slide_id"),
     Column("status", "str", "", "scored, empty (neither tumor nor stroma) or failed"),
     Column("error", "str", "", "why the slide failed, or is empty"),
     Column("regions_from", "str", "", "whose regions were scored: network, or edited by a person"),
     Column("reason", "str", "", "why headline or field values are empty, with the names of the values"),
+    Column("manifest_id", "str", "", "what the manifest calls it, to join tables by; else slide_id"),
 )
 
 _CALIBRATED = (
