@@ -29,6 +29,12 @@ from pathopan.tables import nuclei_schema, regions_schema
 _PLACED = ("region_id", "compartment", "distance_to_tumor_um")
 """What scoring adds to the table of nuclei; the rest is the stitcher's."""
 
+FEWEST_PER_MM2 = 100
+"""Even fat cells, 0.1 mm wide, lie so close: a slide with fewer was most likely read at a wrong mpp, or is blurred."""
+
+_JUDGED_MM2 = 0.25
+"""Less tissue may be without nuclei."""
+
 RulesT = TypeVar("RulesT", CompartmentRules, ScoreRules)
 
 
@@ -109,6 +115,13 @@ def _told(record: SlideRecord, edit: Edit, unscored_mm2: float, changes: dict[st
 
 
 def _warnings(score: SlideScore) -> Iterator[str]:
+    tissue = score.compartments.get("tissue", {})
+    area, nuclei = tissue.get("area_mm2", 0.0), tissue.get("n_nuclei", 0)
+    if area >= _JUDGED_MM2 and nuclei < FEWEST_PER_MM2 * area:
+        yield (
+            f"{nuclei / area:.3g} nuclei in a mm2 of tissue, and hardly any tissue has fewer than {FEWEST_PER_MM2}: "
+            "check the slide's mpp, and whether it is in focus"
+        )
     if score.edit:
         yield f"scored on regions that a person edited: {score.edit['file']} (sha256 {score.edit['sha256'][:12]})"
     if score.calibration.get("extrapolated"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -181,6 +182,24 @@ def test_other_definitions_of_the_scores_redo_them(tmp_path, finished, truth_bun
     assert outcome.done == 1
     assert [heard for heard in listener.heard if heard[0] in ("predict", "score")] == [("score", 0, 1)]
     assert_same(tables(out), tables(finished))
+
+
+def test_a_slide_with_next_to_no_nuclei_asks_for_a_look_at_its_mpp(
+    tmp_path, finished, truth_bundle, synthetic_slide, monkeypatch
+):
+    def warned(out):
+        record = json.loads((out / "slides" / "truth" / "record.json").read_text())
+        return record["stages"]["score"]["score_warnings"]
+
+    assert warned(finished) == []
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    monkeypatch.setattr("pathopan.scoring.FEWEST_PER_MM2", 100_000)
+    monkeypatch.setattr("pathopan.outputs.DEFINITIONS", 10_000)
+    run(out, truth_bundle, {"truth": synthetic_slide.path})
+    (told,) = warned(out)
+    assert re.match(r"[\d.e+]+ nuclei in a mm2 of tissue, .* fewer than 100000: check the slide's mpp", told)
+    assert "check the slide&#39;s mpp" in (out / "slides" / "truth" / "report.html").read_text()
 
 
 def test_bad_slides_fail_alone_with_reason_and_remedy(tmp_path, truth_bundle, synthetic_slide):
