@@ -121,7 +121,9 @@ def run(
     for entry in entries:
         if entry.named:
             typer.echo(
-                f"note: slide {entry.named!r} of the manifest is called {entry.slide_id} in all outputs", err=True
+                f"note: slide {entry.named!r} of the manifest is called {entry.slide_id} in all outputs; "
+                "manifest_id in scores.csv keeps its name",
+                err=True,
             )
     chosen = [f"inference.runtime={runtime}"] if runtime else []
     exported = _export_settings(nuclei, ngff, anonymous=anonymous)

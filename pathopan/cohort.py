@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pathopan.outputs import read_slide_json
 from pathopan.pages import cohort_page
 from pathopan.record import replacing
 from pathopan.result import open_result
-from pathopan.scores import SlideScore, failed_score, lined_up
+from pathopan.scores import SlideScore, failed_score, scores_table
 from pathopan.tables import Column, Schema, regions_schema
 
 SlideFiles = tuple[str, Mapping[str, Any] | None, Mapping[str, Any]]
@@ -52,7 +53,7 @@ def write_cohort_tables(out: Path, *, taxonomy: Taxonomy, unfinished: Sequence[M
         What is odd about the slides taken together: see :func:`unlike_settings` and :func:`same_files`.
     """
     slides = list(_slides(out, {str(failure["slide_id"]): dict(failure) for failure in unfinished}))
-    table = lined_up((row_of(*slide) for slide in slides), taxonomy)
+    table = scores_table((score_of(*slide) for slide in slides), taxonomy)
     failures = [record["failure"] for _, _, record in slides if "failure" in record]
     done = [name for name, score, record in slides if score is not None and "failure" not in record]
     files = {name: Path(str(record.get("path") or name)).name for name, _, record in slides}
@@ -134,14 +135,12 @@ def _slides(
             yield name, score, record
 
 
-def row_of(name: str, score: dict[str, Any] | None, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a slide's row of ``scores.csv`` from its files."""
-    row = score_of(name, score, record).to_row()
-    return row | {MANIFEST_ID: record.get(MANIFEST_ID) or name}
-
-
-def score_of(name: str, score: dict[str, Any] | None, record: Mapping[str, Any]) -> SlideScore:
+def score_of(name: str, score: Mapping[str, Any] | None, record: Mapping[str, Any]) -> SlideScore:
     """Rebuild a slide's score from its files; a slide that failed has one without values."""
+    return replace(_stored_score(name, score, record), manifest_id=record.get(MANIFEST_ID) or name)
+
+
+def _stored_score(name: str, score: Mapping[str, Any] | None, record: Mapping[str, Any]) -> SlideScore:
     if score is None or "failure" in record:
         return failed_score(name, record.get("failure", {}).get("message", "not complete; run it again"))
     try:

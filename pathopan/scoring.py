@@ -115,8 +115,8 @@ def _told(record: SlideRecord, edit: Edit, unscored_mm2: float, changes: dict[st
 
 
 def _warnings(score: SlideScore) -> Iterator[str]:
-    tissue = score.compartments.get("tissue", {})
-    area, nuclei = tissue.get("area_mm2", 0.0), tissue.get("n_nuclei", 0)
+    tissue = score.compartments["tissue"]
+    area, nuclei = tissue["area_mm2"], tissue["n_nuclei"]
     if area >= _JUDGED_MM2 and nuclei < FEWEST_PER_MM2 * area:
         yield (
             f"{nuclei / area:.3g} nuclei in a mm2 of tissue, and hardly any tissue has fewer than {FEWEST_PER_MM2}: "

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pathopan.cohort import row_of, unlike_settings
+from pathopan.cohort import score_of, unlike_settings
 from pathopan.edits import edit_map, load_edit
 from pathopan.errors import PathopanError, ResultError
 from pathopan.export.agree import Expected, Kind, compare_geojson
@@ -256,7 +256,7 @@ def _tables(result: Result) -> Iterator[str]:
     for position, name in enumerate(stored["slide_id"].astype(str)):
         folder = result.path / "slides" / name
         score, record = read_json(folder / "score.json"), read_json(folder / "record.json") or {}
-        row = lined_up([row_of(name, score, record)], result.taxonomy).iloc[0]
+        row = lined_up([score_of(name, score, record).to_row()], result.taxonomy).iloc[0]
         told = [column for column in schema.names if column != MANIFEST_ID or column in record]
         for source, table in (("scores.parquet", stored), ("scores.csv", text)):
             wrong = [column for column in told if not _same(row[column], table.iloc[position].get(column))]

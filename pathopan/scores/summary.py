@@ -47,6 +47,7 @@ class SlideScore:
     edit: Section = field(default_factory=dict)  # whose regions were scored, where it was not the network's
     calibration: Section = field(default_factory=dict)  # the visual score that a calibration predicts, and its line
     stability: Section = field(default_factory=dict)  # the headline under other choices, where it was asked for
+    manifest_id: str = ""  # what the manifest calls the slide: of its record, not of score.json
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -86,7 +87,7 @@ class SlideScore:
 
     def to_row(self) -> dict[str, Any]:
         """Give one flat row of ``scores.csv``; `scores_table` lines rows up and fills what a failed slide lacks."""
-        row: dict[str, Any] = {"slide_id": self.slide_id, "manifest_id": self.slide_id}
+        row: dict[str, Any] = {"slide_id": self.slide_id, "manifest_id": self.manifest_id or self.slide_id}
         row |= {"status": self.status, "error": self.error}
         for section in (self.headline, self.phenotype, self.heterogeneity):
             row |= section

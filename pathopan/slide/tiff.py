@@ -196,8 +196,7 @@ def _check_whole(path: Path, file: tifffile.TiffFile) -> None:
     """Refuse a file that ends before its first directory, which scanners write last."""
     handle, place = file.filehandle, 8 if file.tiff.is_bigtiff else 4
     handle.seek(place)
-    stored = handle.read(file.tiff.offsetsize)
-    (directory,) = struct.unpack(file.tiff.offsetformat, stored) if len(stored) == file.tiff.offsetsize else (place,)
+    (directory,) = struct.unpack(file.tiff.offsetformat, handle.read(file.tiff.offsetsize))
     if directory >= handle.size:
         msg = (
             f"{path}: ends at byte {handle.size:,}, before its directory at byte {directory:,}: it was cut off, "

@@ -172,6 +172,14 @@ def test_a_missing_field(folder):
         read_bundle(folder)
 
 
+def test_a_draft_of_a_bundle_is_none_that_ships(tmp_path, monkeypatch):
+    for name in ("done", ".done.7.pathopan.tmp"):
+        (tmp_path / "bundles" / name).mkdir(parents=True)
+        (tmp_path / "bundles" / name / "bundle.json").touch()
+    monkeypatch.setattr("pathopan.network.bundle.resources.files", lambda _package: tmp_path)
+    assert list_bundles() == {"done": tmp_path / "bundles" / "done"}
+
+
 @pytest.mark.parametrize("name", sorted(list_bundles()))
 def test_every_bundle_that_ships_can_be_loaded(name):
     bundle, net = load_bundle(name)
