@@ -12,10 +12,18 @@ Rgb = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
 
-def jitter_stain(image: Rgb, rng: np.random.Generator, *, strength: float = 0.25) -> Rgb:
-    """Scale and shift the hematoxylin and eosin densities, as another laboratory would (Tellez et al. 2018)."""
+def jitter_stain(
+    image: Rgb, rng: np.random.Generator, *, strength: float = 0.25, density: tuple[float, float] = (1.0, 1.0)
+) -> Rgb:
+    """Scale and shift the hematoxylin and eosin densities, as another laboratory would (Tellez et al. 2018).
+
+    Each stain alone by ``strength``, and all of them alike by a factor within ``density``: how long a slide was
+    stained and how thick it was cut, so that a nucleus is not told by being dark.
+    """
     stains = optical_density(image) @ HED_FROM_RGB
     scale = rng.uniform(1 - strength, 1 + strength, 3).astype(np.float32)
+    if density != (1.0, 1.0):
+        scale *= np.float32(np.exp(rng.uniform(*np.log(density))))
     shift = rng.uniform(-0.2 * strength, 0.2 * strength, 3).astype(np.float32)
     jittered = np.exp(-((stains * scale + shift) @ STAINS_RGB)) * 256 - 1
     return np.clip(jittered, 0, 255).astype(np.uint8)

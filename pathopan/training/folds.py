@@ -85,7 +85,8 @@ def fold_recipe(recipe: Recipe, samples: Sequence[Sample], fold: int) -> Recipe:
         If there is no such fold.
     """
     groups = fold_groups(recipe, samples, fold)
-    return replace(recipe, hold_out=groups, steps=recipe.fold_steps or recipe.steps, start_from=None)
+    steps = recipe.fold_steps or recipe.steps
+    return replace(recipe, hold_out=groups, steps=steps, start_from=None, start_share=0.0)
 
 
 def train_fold(

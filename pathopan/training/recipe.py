@@ -62,6 +62,7 @@ class Recipe:
     arguments: dict[str, Any] = field(default_factory=dict)
     encoder_weights: str | None = "packaged"
     start_from: str | None = None  # bundle whose weights training goes on with; folds never do, since it has seen them
+    start_share: float = 0.0  # of that bundle's weights in those that ship, see pathopan.training.run.blend
     sets: dict[str, Any] = field(default_factory=lambda: dict(SETS))  # name of a reader -> see SETS
     shares: dict[str, float] = field(default_factory=lambda: {"BRCA-M2C": 0.55, "CoNSeP": 0.33, "DSB2018": 0.12})
     zooms: dict[str, list[float]] = field(
@@ -73,6 +74,7 @@ class Recipe:
     fold_sources: list[str] = field(default_factory=lambda: ["BRCA-M2C", "CoNSeP"])  # what folds hold out and report
     artefact_share: float = 0.2
     stain_strength: float = 0.3
+    density: list[float] = field(default_factory=lambda: [1.0, 1.0])  # range of the factor on all stains alike
     outline_step: int = 0  # from this step on, points have outlines by self-training; 0: never
     losses: LossWeights = field(default_factory=LossWeights)
     decode: DecodeRules = field(default_factory=DecodeRules)
@@ -89,6 +91,12 @@ class Recipe:
             if not isinstance(place["folder"] if isinstance(place, dict) and "folder" in place else place, str):
                 msg = f"recipe {self.name!r}: sets: {name} must be a folder, or a folder and options: {{folder: mine}}"
                 raise ConfigError(msg)
+        if not 0 <= self.start_share < 1 or (self.start_share and not self.start_from):
+            msg = f"recipe {self.name!r}: start_share {self.start_share} must be 0 to below 1, and needs a start_from"
+            raise ConfigError(msg)
+        if len(self.density) != 2 or not 0 < self.density[0] <= self.density[1]:
+            msg = f"recipe {self.name!r}: density {self.density} must be two factors above 0, the lower one first"
+            raise ConfigError(msg)
         if self.outline_step % CHECKPOINT_EVERY or not 0 <= self.outline_step < max(1, self.steps):
             msg = (
                 f"recipe {self.name!r}: outline_step {self.outline_step} must be a multiple of {CHECKPOINT_EVERY}, "
@@ -97,18 +105,19 @@ class Recipe:
             raise ConfigError(msg)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the form that a bundle's card and a checkpoint store; the usual sets and AdamW go without saying."""
+        """Give the form that a bundle's card and a checkpoint store; what was added since is told where it is used."""
         told = asdict(self)
-        if self.sets == SETS:
-            del told["sets"]
-        if self.optimiser == "adamw":
-            del told["optimiser"]
+        usual = {"sets": SETS, "optimiser": "adamw", "density": [1.0, 1.0], "start_share": 0.0}
+        for name, value in usual.items():
+            if told[name] == value:
+                del told[name]
         return told
 
     def learns_as(self, stored: dict[str, Any]) -> bool:
-        """Say whether a stored recipe leads to the same weights, however slides are tiled and long folds are."""
+        """Say whether a stored recipe trains alike, however slides are tiled, long folds are, and weights blended."""
         mine = json.loads(json.dumps(self.to_dict()))
-        return all(mine.get(key) == stored.get(key) for key in {*mine, *stored} - {"step_px", "halo_px", "fold_steps"})
+        apart = {"step_px", "halo_px", "fold_steps", "start_share"}
+        return all(mine.get(key) == stored.get(key) for key in {*mine, *stored} - apart)
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pathopan.classes import BREAST
@@ -68,6 +69,9 @@ def train_bundle(
     if curves and (find_bundle(str(recipe.start_from)) / curves).is_file():
         pictures.append(find_bundle(str(recipe.start_from)) / curves)
     bundle, trained = train(recipe, samples, out, device=device, workers=workers, start_from=net)
+    if recipe.start_share:
+        _, before = load_bundle(str(recipe.start_from))
+        trained = blend(trained, before, recipe.start_share)
     bundle = replace(bundle, card={**notes, **bundle.card})
     if start:
         bundle = inherit(start, bundle)
@@ -77,6 +81,27 @@ def train_bundle(
         shutil.copyfile(picture, out / "bundle" / picture.name)
     write_model_card(out / "bundle")  # which shows pictures that are there
     return made
+
+
+def blend(net: nn.Module, before: nn.Module, share: float) -> nn.Module:
+    """Average the weights of a fine-tuned network with those that it started from (Wortsman et al., CVPR 2022).
+
+    What was learned before and is forgotten in fine-tuning comes back, at no cost: the two lie in one valley.
+
+    Parameters
+    ----------
+    net, before : Module
+        Of the same architecture; ``net`` gets the average.
+    share : float
+        Of ``before``, 0 to 1.
+    """
+    old = before.state_dict()
+    mixed = {
+        key: torch.lerp(value, old[key], share) if value.is_floating_point() else value
+        for key, value in net.state_dict().items()
+    }
+    net.load_state_dict(mixed)
+    return net
 
 
 def _open_start(recipe: Recipe) -> tuple[Bundle | None, nn.Module | None]:

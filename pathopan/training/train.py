@@ -196,6 +196,7 @@ def _batches(
         seed=recipe.seed,
         artefact_share=recipe.artefact_share,
         stain_strength=recipe.stain_strength,
+        density=(recipe.density[0], recipe.density[1]),
     )
     zooms = {name: (low, high) for name, (low, high) in recipe.zooms.items()}
     stream = CropStream(samples, recipe.shares, scales=zooms, taxonomy=taxonomy, rules=rules, start=span.start)

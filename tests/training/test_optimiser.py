@@ -54,8 +54,15 @@ def test_a_recipe_with_an_unknown_optimiser_is_refused() -> None:
         Recipe("mine", optimiser="lion")
 
 
+@pytest.mark.parametrize("density", [[1.0], [0.0, 1.0], [2.0, 0.5]])
+def test_a_recipe_with_an_impossible_density_is_refused(density: list[float]) -> None:
+    with pytest.raises(ConfigError, match="two factors above 0, the lower one first"):
+        Recipe("mine", density=density)
+
+
 def test_recipes_of_adamw_are_stored_as_they_were_before_there_was_a_choice() -> None:
-    assert "optimiser" not in Recipe("mine").to_dict()
+    assert {"optimiser", "density"}.isdisjoint(Recipe("mine").to_dict())
+    assert Recipe("mine", density=[0.5, 2.0]).to_dict()["density"] == [0.5, 2.0]
     assert dataclasses.replace(Recipe("mine"), optimiser="muon").to_dict()["optimiser"] == "muon"
 
 

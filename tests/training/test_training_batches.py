@@ -212,6 +212,24 @@ def test_no_stain_jitter_is_the_identity():
     assert np.abs(same.astype(int) - image).max() <= 1
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.6])
+def test_density_makes_all_stains_paler_or_darker_alike(factor):
+    image = np.array([[[200, 90, 160], [120, 80, 180]]], np.uint8)
+    changed = augment.jitter_stain(image, np.random.default_rng(0), strength=0, density=(factor, factor))
+    expected = 256 * ((image + 1.0) / 256) ** factor - 1  # absorbance times the factor
+    np.testing.assert_allclose(changed, expected, atol=1.5)
+
+
+def test_density_is_drawn_evenly_between_paler_and_darker():
+    image = np.full((1, 1, 3), 120, np.uint8)
+    rng = np.random.default_rng(0)
+    many = [augment.jitter_stain(image, rng, strength=0, density=(0.5, 2.0)).mean() for _ in range(400)]
+    factors = np.log((np.array(many) + 1) / 256) / np.log(121 / 256)
+    assert pytest.approx(factors.min(), abs=0.03) == 0.5
+    assert pytest.approx(factors.max(), abs=0.05) == 2.0
+    assert np.median(factors) == pytest.approx(1, abs=0.15)
+
+
 def test_artefacts_change_what_they_cover():
     image = np.full((64, 64, 3), (220, 180, 210), np.uint8)
     for seed in range(10):

@@ -162,6 +162,33 @@ def test_a_recipe_goes_on_from_a_bundle_and_says_so(report, out, recipe_file, tm
     assert fold_recipe(read_recipe(tuned), SAMPLES, 0).start_from is None
 
 
+def test_a_network_that_goes_on_is_blended_with_what_it_was(out, recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
+    before = str(out / "fold-0" / "bundle")
+    found = {}
+    for share in (0.0, 0.25):
+        told = RECIPE.to_dict() | {"steps": 2, "learning_rate": 0.05, "start_from": before, "start_share": share}
+        recipe_file.write_text(yaml.safe_dump(told))
+        folder = tmp_path / f"out-{share}"
+        for _ in range(2):  # the second has nothing left to train, and blends no further
+            run.train_bundle(str(recipe_file), tmp_path, folder, device="cpu", workers=0)
+        found[share] = load_bundle(folder / "bundle")[1].state_dict()
+    assert fold_recipe(read_recipe(recipe_file), SAMPLES, 0).start_share == 0
+    old, moved = load_bundle(before)[1].state_dict(), 0.0
+    for key, value in found[0.25].items():
+        if value.is_floating_point():
+            expected = 0.75 * found[0.0][key] + 0.25 * old[key]
+            assert torch.allclose(value, expected, rtol=0.01, atol=2e-3)  # weights are stored in 16 bits
+            moved = max(moved, float((found[0.0][key] - old[key]).abs().max()))
+    assert moved > 0.02
+
+
+@pytest.mark.parametrize("more", [{"start_share": 0.5}, {"start_share": 1.0, "start_from": "breast-he-1"}])
+def test_a_share_of_no_network_or_of_nothing_else_is_refused(more):
+    with pytest.raises(ConfigError, match="must be 0 to below 1, and needs a start_from"):
+        replace(RECIPE, **more)
+
+
 def test_the_option_is_part_of_the_recipe_that_the_card_tells(out, recipe_file, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
     given = str(out / "fold-0" / "bundle")

@@ -46,6 +46,16 @@ def run(folder: Path, recipe: Recipe = RECIPE, samples=SAMPLES, **more):
     return train(recipe, samples, folder, device="cpu", workers=0, **more)
 
 
+def test_crops_are_as_dense_as_the_recipe_says():
+    plain = replace(RECIPE, artefact_share=0.0, stain_strength=0.0)
+    mean = {}
+    for density in ([1.0, 1.0], [0.5, 0.5], [1.6, 1.6]):
+        recipe = replace(plain, density=density)
+        _, batch = next(room._batches(recipe, SAMPLES, BREAST, span=range(1), workers=0))
+        mean[density[0]] = float(batch.image_B3HW.mean())
+    assert mean[0.5] > mean[1.0] > mean[1.6]
+
+
 BATCH = CropStream.batch
 
 
