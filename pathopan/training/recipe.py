@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class Recipe:
         if not 0 <= self.start_share < 1 or (self.start_share and not self.start_from):
             msg = f"recipe {self.name!r}: start_share {self.start_share} must be 0 to below 1, and needs a start_from"
             raise ConfigError(msg)
-        if len(self.density) != 2 or not 0 < self.density[0] <= self.density[1]:
+        if len(self.density) != 2 or not 0 < self.density[0] <= self.density[1] < inf:
             msg = f"recipe {self.name!r}: density {self.density} must be two factors above 0, the lower one first"
             raise ConfigError(msg)
         if self.outline_step % CHECKPOINT_EVERY or not 0 <= self.outline_step < max(1, self.steps):

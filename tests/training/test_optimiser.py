@@ -54,7 +54,7 @@ def test_a_recipe_with_an_unknown_optimiser_is_refused() -> None:
         Recipe("mine", optimiser="lion")
 
 
-@pytest.mark.parametrize("density", [[1.0], [0.0, 1.0], [2.0, 0.5]])
+@pytest.mark.parametrize("density", [[1.0], [0.0, 1.0], [2.0, 0.5], [1.0, float("inf")]])
 def test_a_recipe_with_an_impossible_density_is_refused(density: list[float]) -> None:
     with pytest.raises(ConfigError, match="two factors above 0, the lower one first"):
         Recipe("mine", density=density)
