@@ -239,7 +239,9 @@ def _data(card: Mapping[str, Any]) -> Iterator[str]:
     yield "## Data\n"
     yield _table(card["data"]) if card.get("data") else "Not stated.\n"
     if card.get("started_from"):
-        yield f"Training went on from the weights of {card['started_from']['name']}.\n"
+        share = card.get("recipe", {}).get("start_share")
+        kept = f"; {share:.0%} of each weight that ships is still theirs" if share else ""
+        yield f"Training went on from the weights of {card['started_from']['name']}{kept}.\n"
     for key in ("encoder_weights", "regions"):
         if card.get(key):
             yield f"{key.replace('_', ' ').capitalize()}: {card[key]}.\n"

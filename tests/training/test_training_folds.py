@@ -173,6 +173,7 @@ def test_a_network_that_goes_on_is_blended_with_what_it_was(out, recipe_file, tm
         for _ in range(2):  # the second has nothing left to train, and blends no further
             run.train_bundle(str(recipe_file), tmp_path, folder, device="cpu", workers=0)
         found[share] = load_bundle(folder / "bundle")[1].state_dict()
+    assert "; 25% of each weight that ships is still theirs." in (folder / "bundle" / "MODEL_CARD.md").read_text()
     assert fold_recipe(read_recipe(recipe_file), SAMPLES, 0).start_share == 0
     old, moved = load_bundle(before)[1].state_dict(), 0.0
     for key, value in found[0.25].items():
