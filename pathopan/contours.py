@@ -16,10 +16,16 @@ LabelMap = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.float64]
 
 _FEWEST = 5  # coordinates of a closed line that bounds an area whatever its shape: four corners
+_CLOSEST = 0.05  # pixels; outlines keep clear of pixel centres, where two of them could touch
 
 
 def nucleus_polygons(
-    labels: LabelMap, *, tolerance: float = 0.4, origin: tuple[float, float] = (0.0, 0.0)
+    labels: LabelMap,
+    *,
+    foreground: npt.NDArray[np.float32] | None = None,
+    level: float = 0.5,
+    tolerance: float = 0.25,
+    origin: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
     """Trace each small object as one simple polygon: its largest piece, without holes.
 
@@ -27,6 +33,10 @@ def nucleus_polygons(
     ----------
     labels : (Y, X) int
         Instance map; 0 is background.
+    foreground : (Y, X) float32, optional
+        Probability that a pixel is of any object: outlines then run where it passes ``level``, between pixels.
+    level : float
+        What objects have more of.
     tolerance : float
         Vertices that deviate less than this many pixels are dropped.
     origin : (float, float)
@@ -37,12 +47,15 @@ def nucleus_polygons(
     ids : (N,) int
         Labels that exist, ascending.
     polygons : (N,) shapely.Polygon
-        Valid, non-empty outlines. Their area is the number of pixels that the piece has and encloses.
+        Valid, non-empty outlines. Without ``foreground`` their area is the number of pixels that the piece has and
+        encloses.
 
     Notes
     -----
-    An outline leads through the middles of the pixel borders around a piece (pixels joined by their sides), so that it
-    never touches itself; then it is thinned (Douglas & Peucker 1973) and stretched about its centroid to its area.
+    An outline crosses each pixel border around a piece (pixels joined by their sides) once, so that it never touches
+    itself: between the two pixels' centres where the probability, taken to change linearly, passes the level (marching
+    squares, Lorensen & Cline 1987), or halfway where it does not. Then it is thinned (Douglas & Peucker 1973) and
+    stretched about its centroid to the area it had, and to half a pixel more, which is cut off at its corners.
 
     Examples
     --------
@@ -50,7 +63,7 @@ def nucleus_polygons(
     >>> ids.tolist(), round(polygons[0].area, 9)
     ([5], 4.0)
     """
-    rings = _largest_rings(*_traced(labels))
+    rings = _largest_rings(*_traced(labels, foreground, level))
     if not len(rings.ids):
         return np.empty(0, np.int64), np.empty(0, object)
     thin = _thinned(rings, tolerance)
@@ -67,16 +80,18 @@ class _Rings(NamedTuple):
     points: FloatArray  # (P, 2) xy; the first of a ring is not repeated at its end
     counts: npt.NDArray[np.int64]  # points of each ring
     ids: npt.NDArray[np.int64]  # label that each ring goes around
-    areas: FloatArray  # number of pixels within
+    areas: FloatArray  # in pixels
 
 
-def _traced(labels: LabelMap) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _traced(
+    labels: LabelMap, foreground: npt.NDArray[np.float32] | None, level: float
+) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Walk around every piece of every label at once, the piece on the right hand.
 
     Returns
     -------
     points : (P, 2) float
-        xy of the middles of pixel borders, ring after ring.
+        xy of where pixel borders are crossed, ring after ring.
     counts, ids : (R,) int
         Points of each ring, and its label. Rings around holes run the other way round.
     """
@@ -97,7 +112,8 @@ def _traced(labels: LabelMap) -> tuple[FloatArray, npt.NDArray[np.int64], npt.ND
         visited[walked] = True
         left = left[~visited[left]]
     flat = [np.concatenate([np.empty(0, np.int64), *part]) for part in (counts, ids)]
-    return edges.middles(order[:done], wide.shape[1]), flat[0], flat[1].astype(np.int64)
+    reach = edges.reach(foreground, level, wide.shape[1])
+    return edges.points(order[:done], reach, wide.shape[1]), flat[0], flat[1].astype(np.int64)
 
 
 def _walk(
@@ -147,17 +163,29 @@ class _Edges:
         turn = np.where(blocked, 1, np.where(straight, 0, -1))
         return cls(pixel, side, own, number[(side + turn) % 4, place[after]])
 
-    def middles(self, order: npt.NDArray[np.int64], width: int) -> FloatArray:
-        """Give xy of the edges' middles in the frame of the map without its border."""
+    def reach(self, foreground: npt.NDArray[np.float32] | None, level: float, width: int) -> FloatArray:
+        """Say how far outward of its pixel's centre each edge is crossed: 0.5 in the middle between two pixels."""
+        reach = np.full(len(self.pixel), 0.5)
+        if foreground is None:
+            return reach
+        flat = np.pad(foreground, 1, mode="edge").ravel()
+        inside, outside = flat[self.pixel], flat[self.pixel + np.array([-width, 1, width, -1])[self.side]]
+        passed = np.flatnonzero((inside > level) & (outside <= level))
+        high, low = inside[passed], outside[passed]
+        reach[passed] = np.clip((high - level) / (high - low), _CLOSEST, 1 - _CLOSEST)
+        return reach
+
+    def points(self, order: npt.NDArray[np.int64], reach: FloatArray, width: int) -> FloatArray:
+        """Give xy of where edges are crossed in the frame of the map without its border."""
         row, column = np.divmod(self.pixel[order], width)
-        side = self.side[order]
-        x = column - 1 + np.array([0.5, 1.0, 0.5, 0.0])[side]
-        y = row - 1 + np.array([0.0, 0.5, 1.0, 0.5])[side]
+        side, reach = self.side[order], reach[order]
+        x = column - 0.5 + np.array([0.0, 1.0, 0.0, -1.0])[side] * reach
+        y = row - 0.5 + np.array([-1.0, 0.0, 1.0, 0.0])[side] * reach
         return np.column_stack([x, y])
 
 
 def _largest_rings(points: FloatArray, counts: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]) -> _Rings:
-    """Keep, for each label, the ring that encloses most; cut corners make it half a pixel smaller than its pixels."""
+    """Keep, for each label, the ring that encloses most; cut corners make it half a pixel smaller than it should be."""
     ends = np.cumsum(counts)
     starts = ends - counts
     area, _ = _moments(points, counts)

@@ -76,6 +76,49 @@ def test_round_nuclei_keep_their_area_and_place(radius, x, y):
     assert np.hypot(outline.centroid.x - columns[disc].mean(), outline.centroid.y - rows[disc].mean()) < 0.15
 
 
+def coverage(*discs):
+    """The share of each of 40 x 40 pixels that lies in a disc (x, y, radius), as a fine grid of points tells it."""
+    rows, columns = (np.mgrid[:400, :400] + 0.5) / 10
+    inside = np.any([np.hypot(columns - x, rows - y) < radius for x, y, radius in discs], axis=0)
+    return inside.reshape(40, 10, 40, 10).mean(axis=(1, 3), dtype=np.float32)
+
+
+@given(st.floats(3, 14), st.floats(0, 1), st.floats(0, 1))
+def test_outlines_run_between_pixels_where_the_foreground_passes_the_level(radius, x, y):
+    share = coverage((20 + x, 20 + y, radius))
+    _, (outline,) = nucleus_polygons((share > 0.5).astype(int), foreground=share, tolerance=0)
+    reach = np.hypot(*(shapely.get_coordinates(outline) - [20 + x, 20 + y]).T)
+    assert np.abs(reach - radius).max() < 0.3  # a pixel's borders alone are up to 0.7 away
+    assert outline.area == pytest.approx(np.pi * radius**2, abs=2)
+
+
+def test_a_higher_level_gives_a_smaller_outline():
+    slope = np.clip(np.hypot(*(np.mgrid[:40, :40] - 19.5)) / 10, 0, 1).astype(np.float32)
+    radii = [
+        np.sqrt(nucleus_polygons((1 - slope > level).astype(int), foreground=1 - slope, level=level)[1][0].area / np.pi)
+        for level in (0.3, 0.5, 0.7)
+    ]
+    assert radii == pytest.approx([7, 5, 3], abs=0.15)
+
+
+def test_nuclei_that_touch_share_the_middle_of_their_border():
+    share = coverage((14, 20, 7.3), (25, 20, 7.3))
+    labels = np.where(share > 0.5, np.where(np.arange(40) < 20, 1, 2), 0)
+    _, polygons = nucleus_polygons(labels, foreground=share, tolerance=0)
+    left, right = (shapely.get_coordinates(p) for p in polygons)
+    assert left[:, 0].max() == pytest.approx(20, abs=0.05)
+    assert right[:, 0].min() == pytest.approx(20, abs=0.05)
+    assert shapely.area(shapely.intersection(*polygons)) < 0.5
+
+
+@given(label_maps(), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.25, 1.0]))
+def test_outlines_are_valid_whatever_the_foreground_says(labels, seed, tolerance):
+    share = np.random.default_rng(seed).random(labels.shape, np.float32)
+    ids, polygons = nucleus_polygons(labels, foreground=share, tolerance=tolerance)
+    assert set(ids) == set(np.unique(labels)) - {0}
+    assert all(p.geom_type == "Polygon" and p.is_valid and p.area > 0 for p in polygons)
+
+
 @given(label_maps())
 def test_nucleus_outlines_are_valid_polygons_for_any_shape(labels):
     ids, polygons = nucleus_polygons(labels)

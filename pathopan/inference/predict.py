@@ -182,7 +182,8 @@ def _nuclei(tile: Tile, shown: Window, image: Rgb, maps: TileMaps, task: DecodeT
     mine = np.flatnonzero(kept[found.owner])
     owner, pixels = number[found.owner[mine]], found.pixels[mine]
     labels = Decoded(pixels, (owner + 1).astype(np.int32), found.prob).labels((inner.height, inner.width))
-    _, polygons = nucleus_polygons(labels, origin=(seen.x, seen.y))
+    level = task.rules.min_foreground
+    _, polygons = nucleus_polygons(labels, foreground=shape[1], level=level, origin=(seen.x, seen.y))
     at = (row[mine] + inner.y) * shown.width + column[mine] + inner.x
     at_read = (row[mine] + (seen.y - tile.read.y)) * image.shape[1] + column[mine] + (seen.x - tile.read.x)
     pixel = image.reshape(-1, 3).take(at_read, axis=0)

@@ -90,6 +90,23 @@ def test_a_nucleus_carries_what_its_pixels_say(serial, truth):
     assert (np.abs(area / expected - 1) < 0.1).all()
 
 
+class Unsure(OracleRuntime):
+    """Says 0.6 where the truth is 1."""
+
+    def _look(self, image):
+        maps = super()._look(image)
+        return maps._replace(shape=maps.shape * np.float32([1, 0.6, 1, 1])[:, None, None])
+
+
+def test_outlines_run_between_pixels_where_the_foreground_says_so(reader, serial):
+    def radii(found):
+        return np.sort(np.sqrt(found.geometry.area.to_numpy() / np.pi))
+
+    found = radii(merged(*predict_all(reader, Unsure(), Look())))
+    # From 0.6 to 0 the level of 0.5 is passed a sixth of a pixel from the centre inside, from 1 to 0 half of one.
+    np.testing.assert_allclose(radii(merged(*serial)) - found, 1 / 2 - 1 / 6, atol=0.07)
+
+
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 4), (2, 1), (2, 4), (3, 2)])
 def test_workers_and_batches_change_nothing(reader, serial, workers, batch_size):
     _, expected = serial
