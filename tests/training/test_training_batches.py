@@ -99,6 +99,19 @@ def test_points_and_pixels_are_turned_alike(seed, zoom):
     assert (red == (crop.instances > 0)).mean() > 0.97
 
 
+@pytest.mark.parametrize("zoom", [0.8, 1.0, 1.3])
+def test_the_rim_of_a_nucleus_is_foreground_as_far_as_it_is_covered(zoom):
+    instances = np.zeros((200, 200), np.int32)
+    cv2.circle(instances, (100, 100), 41, 1, -1)
+    nuclei = pd.DataFrame({"x_px": [100.5], "y_px": [100.5], "class_id": [1], "instance_id": [1]})
+    made = sample(0, image=np.zeros((200, 200, 3), np.uint8), nuclei=nuclei, instances=instances, mpp=0.125)
+    crop = draw_crop(made, np.random.default_rng(0), rules=PLAIN, zoom=(zoom, zoom), taxonomy=BREAST)
+    assert crop.coverage.sum() == pytest.approx((instances > 0).sum() * (zoom / 4) ** 2, rel=0.01)
+    assert ((crop.coverage > 0.1) & (crop.coverage < 0.9)).sum() > 10
+    foreground = to_tensors(crop, np.random.default_rng(0), rules=PLAIN, taxonomy=BREAST)[4].numpy()
+    np.testing.assert_array_equal(foreground, crop.coverage)
+
+
 def test_a_point_without_outline_does_not_become_the_background():
     nuclei = pd.DataFrame({"x_px": [10.5, 40.5], "y_px": [10.5, 40.5], "class_id": [1, 2], "instance_id": [1, 0]})
     instances = np.zeros((64, 64), np.int32)
