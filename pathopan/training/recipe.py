@@ -76,7 +76,6 @@ class Recipe:
     stain_strength: float = 0.3
     density: list[float] = field(default_factory=lambda: [1.0, 1.0])  # range of the factor on all stains alike
     outline_step: int = 0  # from this step on, points have outlines by self-training; 0: never
-    consistency: float = 0.0  # weight of the moving average's word, from outline_step on; 0: never asked
     losses: LossWeights = field(default_factory=LossWeights)
     decode: DecodeRules = field(default_factory=DecodeRules)
 
@@ -85,15 +84,18 @@ class Recipe:
         if self.optimiser not in OPTIMISERS:
             msg = f"recipe {self.name!r}: no optimiser {self.optimiser!r}; known: {', '.join(OPTIMISERS)}"
             raise ConfigError(msg)
-        self._check_sets()
+        if unknown := sorted(set(self.sets) - set(READERS)):
+            msg = f"recipe {self.name!r}: no reader for data sets {unknown}; known: {', '.join(READERS)}"
+            raise ConfigError(msg)
+        for name, place in self.sets.items():
+            if not isinstance(place["folder"] if isinstance(place, dict) and "folder" in place else place, str):
+                msg = f"recipe {self.name!r}: sets: {name} must be a folder, or a folder and options: {{folder: mine}}"
+                raise ConfigError(msg)
         if not 0 <= self.start_share < 1 or (self.start_share and not self.start_from):
             msg = f"recipe {self.name!r}: start_share {self.start_share} must be 0 to below 1, and needs a start_from"
             raise ConfigError(msg)
         if len(self.density) != 2 or not 0 < self.density[0] <= self.density[1] < inf:
             msg = f"recipe {self.name!r}: density {self.density} must be two factors above 0, the lower one first"
-            raise ConfigError(msg)
-        if self.consistency < 0:
-            msg = f"recipe {self.name!r}: consistency {self.consistency} must be 0 or more"
             raise ConfigError(msg)
         if self.outline_step % CHECKPOINT_EVERY or not 0 <= self.outline_step < max(1, self.steps):
             msg = (
@@ -102,19 +104,10 @@ class Recipe:
             )
             raise ConfigError(msg)
 
-    def _check_sets(self) -> None:
-        if unknown := sorted(set(self.sets) - set(READERS)):
-            msg = f"recipe {self.name!r}: no reader for data sets {unknown}; known: {', '.join(READERS)}"
-            raise ConfigError(msg)
-        for name, place in self.sets.items():
-            if not isinstance(place["folder"] if isinstance(place, dict) and "folder" in place else place, str):
-                msg = f"recipe {self.name!r}: sets: {name} must be a folder, or a folder and options: {{folder: mine}}"
-                raise ConfigError(msg)
-
     def to_dict(self) -> dict[str, Any]:
         """Give the form that a bundle's card and a checkpoint store; what was added since is told where it is used."""
         told = asdict(self)
-        usual = {"sets": SETS, "optimiser": "adamw", "density": [1.0, 1.0], "start_share": 0.0, "consistency": 0.0}
+        usual = {"sets": SETS, "optimiser": "adamw", "density": [1.0, 1.0], "start_share": 0.0}
         for name, value in usual.items():
             if told[name] == value:
                 del told[name]

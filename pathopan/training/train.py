@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -32,7 +31,6 @@ from pathopan.network.bundle import Bundle
 from pathopan.network.losses import Batch, total_loss
 from pathopan.network.precision import BFLOAT16, fast_autocast, fast_precision
 from pathopan.training.batches import CropRules, CropStream
-from pathopan.training.consistency import consistency_loss, teach
 from pathopan.training.optimiser import build_optimiser
 from pathopan.training.outlines import outline_points
 from pathopan.training.recipe import CHECKPOINT_EVERY, Recipe
@@ -105,8 +103,7 @@ def train(
     spans = _spans(recipe, kept, lambda pointed: _outlined(pointed, average.module, bundle, folder), start=first)
     stream = (item for span, drawn in spans for item in _batches(recipe, drawn, taxonomy, span=span, workers=workers))
     for step, batch in stream:
-        teacher = average.module if recipe.consistency and step >= recipe.outline_step else None
-        terms = _step(net, batch, optimiser, recipe=recipe, step=step, weight_N=rates, teacher=teacher)
+        terms = _step(net, batch, optimiser, recipe=recipe, step=step, weight_N=rates)
         average.update_parameters(net)
         _record(folder, step, terms)
         if (step + 1) % 20 == 0:
@@ -231,7 +228,6 @@ def _step(
     recipe: Recipe,
     step: int,
     weight_N: Tensor,
-    teacher: nn.Module | None,
 ) -> dict[str, float]:
     """Go one step down and return the loss and its terms."""
     torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout and stochastic depth are of the step, not of the start
@@ -242,11 +238,7 @@ def _step(
     image = batch.image_B3HW.contiguous(memory_format=torch.channels_last)
     with fast_autocast(place):
         logits, free = net.forward_unconstrained(image)  # type: ignore[operator]
-        taught = teach(teacher, image, np.random.default_rng((recipe.seed, step))) if teacher else None
     loss, terms = total_loss(logits, free, batch, weights=recipe.losses, nucleus_weight_N=weight_N)
-    if recipe.consistency:
-        consistency = consistency_loss(logits, taught, weights=recipe.losses) if taught else torch.zeros(())
-        loss, terms["consistency"] = loss + recipe.consistency * consistency, float(consistency.detach())
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(net.parameters(), recipe.gradient_clip)

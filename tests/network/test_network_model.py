@@ -2,7 +2,7 @@ import pytest
 import torch
 from oracle import TINY, tiny_net
 
-from pathopan.network.flips import FLIPS, FlippedNet, look
+from pathopan.network.flips import FlippedNet
 from pathopan.network.model import InferenceNet, PanopticLogits, PanopticNet
 
 
@@ -99,10 +99,3 @@ def test_flips_are_turned_back():
     image = noise(64, 96)
     for alone, averaged in zip(Compass()(image), FlippedNet(Compass())(image), strict=True):
         torch.testing.assert_close(averaged, alone)
-
-
-@pytest.mark.parametrize("axes", FLIPS)
-def test_a_square_can_be_laid_down_in_eight_ways(axes):
-    image = noise(64, 96)
-    for alone, swapped in zip(Compass()(image), look(Compass(), image, axes, swapped=True), strict=True):
-        torch.testing.assert_close(swapped, alone)

@@ -274,7 +274,6 @@ def test_a_recipe_that_is_no_text(tmp_path):
         ("- 1\n- 2\n", "unknown keys|not a readable recipe"),
         ("name: x\nsets: {quPath: mine}\n", r"no reader for data sets \['quPath'\]; known: bcss"),
         ("name: x\nsets: {qupath: {names: {}}}\n", "sets: qupath must be a folder, or a folder and options"),
-        ("name: x\nconsistency: -0.5\n", "consistency -0.5 must be 0 or more"),
     ],
 )
 def test_a_recipe_that_cannot_be_used(tmp_path, text, message):
