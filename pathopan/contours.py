@@ -17,6 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _FEWEST = 5  # coordinates of a closed line that bounds an area whatever its shape: four corners
 _CLOSEST = 0.05  # pixels; outlines keep clear of pixel centres, where two of them could touch
+_OUTWARD = np.array([[0, -1], [1, 0], [0, 1], [-1, 0]])  # x and y from a pixel across its top, right, bottom, left side
 
 
 def nucleus_polygons(
@@ -169,7 +170,7 @@ class _Edges:
         if foreground is None:
             return reach
         flat = np.pad(foreground, 1, mode="edge").ravel()
-        inside, outside = flat[self.pixel], flat[self.pixel + np.array([-width, 1, width, -1])[self.side]]
+        inside, outside = flat[self.pixel], flat[self.pixel + (_OUTWARD @ [1, width])[self.side]]
         passed = np.flatnonzero((inside > level) & (outside <= level))
         high, low = inside[passed], outside[passed]
         reach[passed] = np.clip((high - level) / (high - low), _CLOSEST, 1 - _CLOSEST)
@@ -178,10 +179,7 @@ class _Edges:
     def points(self, order: npt.NDArray[np.int64], reach: FloatArray, width: int) -> FloatArray:
         """Give xy of where edges are crossed in the frame of the map without its border."""
         row, column = np.divmod(self.pixel[order], width)
-        side, reach = self.side[order], reach[order]
-        x = column - 0.5 + np.array([0.0, 1.0, 0.0, -1.0])[side] * reach
-        y = row - 0.5 + np.array([-1.0, 0.0, 1.0, 0.0])[side] * reach
-        return np.column_stack([x, y])
+        return np.column_stack([column, row]) - 0.5 + _OUTWARD[self.side[order]] * reach[order, None]
 
 
 def _largest_rings(points: FloatArray, counts: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]) -> _Rings:

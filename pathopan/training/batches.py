@@ -53,7 +53,7 @@ class Crop:
     region: npt.NDArray[np.uint8]  # region class id; 0 unknown
     complete: bool = True  # every nucleus is labelled; if not, what lies between the labelled ones teaches nothing
     drawn: bool = True  # the outlines are a person's; predicted ones tell only which pixels share a nucleus's class
-    coverage: npt.NDArray[np.float32] | None = None  # share of each pixel that lies within outlines
+    coverage: npt.NDArray[np.float32] | None = None  # share of each pixel that lies within drawn outlines
 
 
 class CropStream(IterableDataset[Batch]):
@@ -160,15 +160,16 @@ def draw_crop(
     points = (sample.nuclei[["x_px", "y_px"]].to_numpy() - [x, y]) * scale
     inside = ((points > -FAR_RADIUS_PX) & (points < rules.side + FAR_RADIUS_PX)).all(axis=1)
     centres, rows = _turn_points(points[inside], flips, turns, rules.side), np.flatnonzero(inside)
-    instances, coverage = None, None
+    instances, coverage, drawn = None, None, "outlines" not in sample.notes
     if sample.instances is not None:
         lookup = np.zeros(int(sample.instances.max(initial=0)) + 1, np.int32)
         lookup[sample.nuclei["instance_id"].to_numpy()[rows]] = np.arange(1, len(rows) + 1)
         lookup[0] = 0  # nuclei with a point and no outline all say 0, and so does the background
         outlined = lookup[sample.instances[window]]
         instances = turned(resize_labels(outlined, size), 0)
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        coverage = turned(cv2.resize((outlined > 0).astype(np.float32), size, interpolation=how), 0)
+        if drawn:
+            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            coverage = turned(cv2.resize((outlined > 0).astype(np.float32), size, interpolation=how), 0)
     channels = np.zeros(256, np.int64)
     for channel, nucleus in enumerate(taxonomy.nuclei, start=1):
         channels[nucleus.id] = channel
@@ -180,7 +181,7 @@ def draw_crop(
         coverage=coverage,
         region=turned(region, taxonomy.region_ids("background")[0]),
         complete=sample.labelled_nuclei is None,
-        drawn="outlines" not in sample.notes,
+        drawn=drawn,
     )
 
 
@@ -199,7 +200,7 @@ def to_tensors(
 ) -> tuple[torch.Tensor, ...]:
     """Augment a crop's colours, hide some of it behind artefacts, and encode what is known of it."""
     shape = encode(crop.centres_xy, crop.instances if crop.drawn else None, shape=(rules.side, rules.side))
-    foreground = shape.foreground if crop.coverage is None or not crop.drawn else crop.coverage
+    foreground = shape.foreground if crop.coverage is None else crop.coverage
     owner = shape.nucleus if crop.instances is None else crop.instances
     image, painted = _recolored(crop.image, rng, rules=rules, taxonomy=taxonomy)
     hidden = painted > 0
