@@ -40,7 +40,8 @@ class SubpixelHead(nn.Module):
         self.conv = nn.Conv2d(features, 4 * channels, kernel_size=kernel_size, padding=kernel_size // 2)
         self.shuffle = nn.PixelShuffle(2)
         with torch.no_grad():
-            self.conv.weight.copy_(self.conv.weight[::4].repeat_interleave(4, dim=0))
+            for start in self.conv.parameters():
+                start.copy_(start[::4].repeat_interleave(4, dim=0))
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Double height and width."""

@@ -3,7 +3,7 @@ import torch
 from oracle import TINY, tiny_net
 
 from pathopan.network.flips import FlippedNet
-from pathopan.network.model import InferenceNet, PanopticLogits, PanopticNet
+from pathopan.network.model import FineShape, InferenceNet, PanopticLogits, PanopticNet
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,30 @@ def test_flips_are_turned_back():
     image = noise(64, 96)
     for alone, averaged in zip(Compass()(image), FlippedNet(Compass())(image), strict=True):
         torch.testing.assert_close(averaged, alone)
+
+
+def test_a_branch_of_pixels_says_nothing_until_it_is_taught():
+    plain, fine = (PanopticNet(5, 4, **TINY, fine_channels=n).eval() for n in (0, 6))
+    assert fine.load_state_dict(plain.state_dict(), strict=False).unexpected_keys == []
+    image = noise(64, 96)
+    with torch.inference_mode():
+        for first, second in zip(plain(image), fine(image), strict=True):
+            assert torch.equal(first, second)
+        torch.nn.init.normal_(fine.fine.head.weight)
+        assert not torch.equal(plain(image).shape_BKHW, fine(image).shape_BKHW)
+
+
+def test_a_branch_of_pixels_moves_with_every_pixel():
+    """The rest answers alike after a step of 32 pixels only."""
+    torch.manual_seed(0)
+    branch = FineShape(8, 6).eval()
+    torch.nn.init.normal_(branch.head.weight)
+    image, features = noise(64, 64), torch.zeros(1, 8, 32, 32)
+    with torch.inference_mode():
+        first, moved = branch(image, features), branch(image.roll((1, 3), (2, 3)), features)
+    torch.testing.assert_close(moved[..., 9:-8, 9:-8], first.roll((1, 3), (2, 3))[..., 9:-8, 9:-8], atol=1e-4, rtol=0)
+
+
+def test_a_branch_of_pixels_needs_features_at_stride_2():
+    with pytest.raises(ValueError, match="four stages"):
+        PanopticNet(5, 4, **TINY | {"nucleus_channels": [16, 12, 8, 8, 6]}, fine_channels=6)

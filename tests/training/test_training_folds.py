@@ -12,7 +12,7 @@ from training_samples import sample
 
 from pathopan.errors import ConfigError, IncompatibleBundle
 from pathopan.metrics import EvaluationResult
-from pathopan.network.bundle import load_bundle
+from pathopan.network.bundle import load_bundle, save_bundle
 from pathopan.network.precision import fast_precision
 from pathopan.training import folds as room
 from pathopan.training import run
@@ -201,6 +201,32 @@ def test_a_bundle_of_another_shape_is_no_start(recipe_file, tmp_path, monkeypatc
     monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
     with pytest.raises(IncompatibleBundle, match=r"cannot start from bundle 'breast-he-1': its arguments"):
         run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", start_from="breast-he-1")
+
+
+def test_a_network_goes_on_with_a_part_more(out, recipe_file, tmp_path, monkeypatch):
+    """The part is new and starts at nothing; with a share of the network before, what both have is averaged."""
+    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
+    before = str(out / "fold-0" / "bundle")
+    arguments = RECIPE.arguments | {"fine_channels": 4}
+    told = RECIPE.to_dict() | {"steps": 1, "learning_rate": 1e-9, "start_from": before, "arguments": arguments}
+    recipe_file.write_text(yaml.safe_dump(told | {"start_share": 0.5}))
+    made = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", device="cpu", workers=0)
+    assert made.arguments["fine_channels"] == 4
+    larger, old = (load_bundle(path)[1] for path in (tmp_path / "out" / "bundle", before))
+    for key, value in old.named_parameters():
+        torch.testing.assert_close(larger.get_parameter(key), value, atol=1e-4, rtol=1e-3)
+    assert larger.fine.head.weight.abs().max() < 1e-6
+    assert larger.fine.pixels[0][0].weight.abs().max() > 0.01
+
+
+def test_an_argument_more_that_changes_the_rest_is_no_start(out, recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
+    bundle, net = load_bundle(out / "fold-0" / "bundle")
+    fewer = {name: value for name, value in bundle.arguments.items() if name != "region_channels"}
+    save_bundle(tmp_path / "before", replace(bundle, arguments=fewer), net)
+    recipe_file.write_text(yaml.safe_dump(RECIPE.to_dict() | {"start_from": str(tmp_path / "before")}))
+    with pytest.raises(IncompatibleBundle, match="tensors do not fit"):
+        run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
