@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 
 import geopandas as gpd
 import numpy as np
@@ -13,6 +14,7 @@ from pathopan.classes import Taxonomy
 from pathopan.config import StitcherConfig
 from pathopan.export.parquet_parts import GeoParquetWriter
 from pathopan.geometry import Grid, l0_from_px
+from pathopan.inference.ordered import ordered_map
 from pathopan.objects import measure_nuclei
 from pathopan.stitcher.audit import SeamCounter
 from pathopan.stitcher.nuclei import MergedNuclei, merge_rows, tile_rows
@@ -52,16 +54,17 @@ class NucleusStream:
         self.seams = SeamCounter(grid)
         self.counts = Counter[str]()
 
-    def merged(self, config: StitcherConfig) -> Iterator[MergedNuclei]:
-        """Give them part by part, each once."""
+    def merged(self, config: StitcherConfig, *, workers: int = 0) -> Generator[MergedNuclei, None, None]:
+        """Give them part by part, each once; with a worker, a part is measured and written while the next is merged."""
         grid = self._grid
         rows = tile_rows(self._candidates(), grid)
         margin = config.seam_margin_um / grid.mpp
-        for part in merge_rows(rows, grid, margin_px=margin, max_overlap=config.max_overlap):
-            self.counts["nuclei"] += len(part.nuclei)
-            self._note(part.nuclei)
-            self._beat()
-            yield part
+        parts = merge_rows(rows, grid, margin_px=margin, max_overlap=config.max_overlap)
+        with closing(ordered_map(self._noted, parts, workers=min(workers, 1), ahead=1)) as noted:
+            for part in noted:
+                self.counts["nuclei"] += len(part.nuclei)
+                self._beat()
+                yield part
 
     def _candidates(self) -> Iterator[gpd.GeoDataFrame]:
         yield _no_candidates(self._taxonomy)
@@ -69,12 +72,14 @@ class NucleusStream:
             self.counts["candidates"] += len(table)
             yield table
 
-    def _note(self, nuclei: gpd.GeoDataFrame) -> None:
+    def _noted(self, part: MergedNuclei) -> MergedNuclei:
+        nuclei = part.nuclei
         centroids = shapely.get_coordinates(shapely.centroid(nuclei.geometry.to_numpy())).reshape(-1, 2)
         self.seams.add(centroids)
         found = measure_nuclei(to_level_0(nuclei, self._grid), um_per_px=self._um_per_px)
         names = {kind.id: kind.name for kind in self._taxonomy.nuclei}
         self._table.write(found.assign(**{"class": found["class_id"].map(names).astype("str")}))
+        return part
 
 
 def _no_candidates(taxonomy: Taxonomy) -> gpd.GeoDataFrame:

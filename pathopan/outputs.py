@@ -16,10 +16,11 @@ from pathopan.collecting import collecting_rarely
 from pathopan.config import Config
 from pathopan.definitions import definitions
 from pathopan.edits import edit_print, load_edit
-from pathopan.export.geojson import Ground, PieceOf, piece_path, write_nuclei_geojson, write_regions_geojson
+from pathopan.export.geojson import Ground, PieceOf, Written, piece_path, write_nuclei_geojson, write_regions_geojson
 from pathopan.export.geoparquet import count_rows, iter_geoparquet
 from pathopan.export.pieces import MAX_PIECES, find_pieces
-from pathopan.export.report import write_slide_report
+from pathopan.export.report import SlidePage, write_slide_report
+from pathopan.inference.ordered import in_turn
 from pathopan.pages import slide_page
 from pathopan.record import SlideRecord, fingerprint, read_json
 from pathopan.result import SlideResult
@@ -46,6 +47,11 @@ class Place:
     prints: dict[str, str]  # fingerprints of the stages score and export, and of the score of the network's regions
     edited: bool = False  # whether a person's regions stand for the network's
     calibration: StoredCalibration | None = None
+
+    @property
+    def result(self) -> SlideResult:
+        """What is there, read anew: threads that work on it share nothing."""
+        return SlideResult(self.slide_id, self.folder, self.taxonomy)
 
     @property
     def score_files(self) -> list[Path]:
@@ -95,7 +101,7 @@ def is_complete(place: Place, record: SlideRecord) -> bool:
 
 @collecting_rarely()
 def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -> None:
-    """Write GeoJSON for QuPath and the slide's page."""
+    """Write GeoJSON for QuPath and the slide's page, two at a time."""
     if record.is_current("export", place.prints["export"], place.export_files):
         return
     started = time.monotonic()
@@ -103,35 +109,48 @@ def export_to_files(place: Place, record: SlideRecord, *, run: dict[str, Any]) -
     nuclei_path = place.folder / f"{slide_id}.nuclei.geojson.gz"
     pieces = [piece_path(nuclei_path, number) for number in range(1, MAX_PIECES + 1)]
     record.claim(*place.export_files, nuclei_path, *pieces)
-    result = SlideResult(slide_id, place.folder, taxonomy)
-    regions = write_regions_geojson(
-        place.folder / f"{slide_id}.regions.geojson", result.regions, taxonomy=taxonomy, slide_id=slide_id
-    )
-    nuclei = write_nuclei_geojson(
-        nuclei_path,
-        iter_geoparquet(place.folder / "nuclei.parquet", schema=nuclei_schema(taxonomy)),
-        taxonomy=taxonomy,
-        slide_id=slide_id,
-        form=config.nuclei,  # type: ignore[arg-type]
-        max_vertices=config.max_vertices,
-        ground=Ground(_piece_of(place, record), result.regions),
-    )
-    edit = load_edit(place.folder, record, taxonomy=taxonomy)
-    page = slide_page(
-        result,
-        run={name: value for name, value in run.items() if name not in _OF_ONE_CALL} | _bundle_of(record),
-        definitions=definitions(taxonomy),
-        field_densities=_field_densities(result.score),
-        annotations=edit.annotations if edit else (),
-    )
-    write_slide_report(place.folder / "report.html", page)
+
+    told: dict[str, Written] = {}
+
+    def regions() -> None:
+        path = place.folder / f"{slide_id}.regions.geojson"
+        told["regions"] = write_regions_geojson(path, place.result.regions, taxonomy=taxonomy, slide_id=slide_id)
+
+    def nuclei() -> None:
+        told["nuclei"] = write_nuclei_geojson(
+            nuclei_path,
+            iter_geoparquet(place.folder / "nuclei.parquet", schema=nuclei_schema(taxonomy)),
+            taxonomy=taxonomy,
+            slide_id=slide_id,
+            form=config.nuclei,  # type: ignore[arg-type]
+            max_vertices=config.max_vertices,
+            ground=Ground(_piece_of(place, record), place.result.regions),
+        )
+
+    def page() -> None:
+        write_slide_report(place.folder / "report.html", _page(place, record, run))
+
+    in_turn(lambda write: write(), (nuclei, page, regions), workers=2)
     notes = {
         "geojson": {
-            "regions": {"objects": regions.objects, "repaired": regions.repaired, "dropped": regions.dropped},
-            "nuclei": {"objects": nuclei.objects, "repaired": nuclei.repaired, "dropped": nuclei.dropped},
+            name: {"objects": told[name].objects, "repaired": told[name].repaired, "dropped": told[name].dropped}
+            for name in ("regions", "nuclei")
         }
     }
     record.finish("export", place.prints["export"], seconds=time.monotonic() - started, notes=notes)
+
+
+def _page(place: Place, record: SlideRecord, run: dict[str, Any]) -> SlidePage:
+    """Gather what a slide's page shows."""
+    edit = load_edit(place.folder, record, taxonomy=place.taxonomy)
+    result = place.result
+    return slide_page(
+        result,
+        run={name: value for name, value in run.items() if name not in _OF_ONE_CALL} | _bundle_of(record),
+        definitions=definitions(place.taxonomy),
+        field_densities=_field_densities(result.score),
+        annotations=edit.annotations if edit else (),
+    )
 
 
 def _bundle_of(record: SlideRecord) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from pathopan.record import SlideRecord, fingerprint
 from pathopan.slide import Slide, SlideInfo, check_mpp, open_slide, read_overview
 from pathopan.slide.open import other_files
 from pathopan.stitcher.ngff import Version, open_panoptic
-from pathopan.stitcher.store import write_panoptic
+from pathopan.stitcher.store import Found, write_panoptic
 from pathopan.tables import detections_schema
 from pathopan.tiler.drawn import tissue_from_geojson, tissue_from_image
 from pathopan.tiler.grid import make_grid
@@ -369,15 +369,16 @@ def stitch_slide(
             # who waits for a slide knows by it that it is slow, and does not hang
             beat=partial(progress, "stitch", len(tiling.tiles), len(tiling.tiles)),
         )
-        write_panoptic(
-            path,
-            grid=grid,
-            taxonomy=job.taxonomy,
-            regions=read_regions(shard_folder(job), plan, step=grid.step),
-            nuclei=nuclei.merged(config.stitcher),
-            picture=(picture, config.export.image_mpp),
-            version=version,
-        )
+        with closing(nuclei.merged(config.stitcher, workers=job.workers)) as parts:  # whose thread writes the table
+            write_panoptic(
+                path,
+                Found(read_regions(shard_folder(job), plan, step=grid.step), parts),
+                grid=grid,
+                taxonomy=job.taxonomy,
+                picture=(picture, config.export.image_mpp),
+                version=version,
+                workers=job.workers,
+            )
     arrays = open_panoptic(path)
     coarse = min(range(len(arrays.regions)), key=lambda i: abs(arrays.label_mpp * 2**i - config.objects.region_mpp))
     audit = nuclei.seams.result(arrays.regions[coarse], arrays.label_mpp * 2**coarse)

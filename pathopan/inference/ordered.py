@@ -63,6 +63,20 @@ def ordered_map(
                 future.cancel()
 
 
+def in_turn(function: Callable[[ItemT], object], items: Iterable[ItemT], *, workers: int) -> None:
+    """Call a function with each item for what it does, as :func:`ordered_map` does.
+
+    Examples
+    --------
+    >>> seen = []
+    >>> in_turn(seen.append, range(3), workers=1)
+    >>> seen
+    [0, 1, 2]
+    """
+    for _ in ordered_map(function, items, workers=workers):
+        pass
+
+
 def _submitted(
     pool: ThreadPoolExecutor, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
 ) -> Iterator[Future[ResultT]]:

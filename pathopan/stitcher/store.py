@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -15,6 +18,7 @@ from pathopan.classes import Taxonomy
 from pathopan.contours import paint_nuclei
 from pathopan.files import atomic_path
 from pathopan.geometry import Grid, Window
+from pathopan.inference.ordered import in_turn
 from pathopan.stitcher.ngff import PanopticArrays, Version, build_label_levels, create_panoptic, halve_labels
 from pathopan.stitcher.nuclei import MergedNuclei
 
@@ -22,15 +26,25 @@ _STRIP = 512
 """Rows that nuclei are painted in at once: a chunk."""
 
 
+class Found(NamedTuple):
+    """What a slide's tiles hold, as streams."""
+
+    regions: Iterable[tuple[int, npt.NDArray[np.uint8]]]
+    """Tile index and (step, step) region ids of its write window, in any order."""
+
+    nuclei: Iterable[MergedNuclei]
+    """``nucleus_id`` and polygons in grid pixels, part by part from top to bottom."""
+
+
 def write_panoptic(
     path: Path,
+    found: Found,
     *,
     grid: Grid,
     taxonomy: Taxonomy,
-    regions: Iterable[tuple[int, npt.NDArray[np.uint8]]],
-    nuclei: Iterable[MergedNuclei],
     picture: tuple[npt.NDArray[np.uint8], float],
     version: Version = "0.4",
+    workers: int = 0,
 ) -> None:
     """Write ``panoptic.ome.zarr``; it appears when it is complete.
 
@@ -38,18 +52,19 @@ def write_panoptic(
     ----------
     path : Path
         Folder to make; an older one is replaced.
+    found : Found
+        Regions and nuclei.
     grid : Grid
         The label maps have its mpp and size.
     taxonomy : Taxonomy
         Names and colors of the regions.
-    regions : iterable of (int, (step, step) uint8)
-        Tile index and region ids of its write window, in any order.
-    nuclei : iterable of MergedNuclei
-        ``nucleus_id`` and polygons in grid pixels, part by part from top to bottom.
     picture : ((Y, X, 3) uint8, float)
         The slide at a coarse mpp, and that mpp.
     version : {"0.4", "0.5"}
         Of OME-NGFF.
+    workers : int
+        Threads that paint, compress and halve while the caller's thread draws the next regions and nuclei; 0 does
+        everything in line, with the same result.
     """
     with atomic_path(path) as temporary:
         arrays = create_panoptic(
@@ -61,46 +76,59 @@ def write_panoptic(
             taxonomy=taxonomy,
             version=version,
         )
-        _write_regions(arrays.regions[0], grid, regions)
-        _paint_nuclei(arrays.nuclei[0], nuclei)
-        build_label_levels(arrays.regions, method="mode")
-        build_label_levels(arrays.nuclei, method="nearest")
+        write = partial(_write_region, arrays.regions[0], grid)
+        in_turn(write, found.regions, workers=min(workers, 1))  # one at a time: tiles share chunks
+        in_turn(partial(_paint_strip, arrays.nuclei[0]), _strips(found.nuclei, grid.size[1]), workers=workers)
+        build_label_levels(arrays.regions, method="mode", workers=workers)
+        build_label_levels(arrays.nuclei, method="nearest", workers=workers)
 
 
-def _write_regions(array: zarr.Array, grid: Grid, regions: Iterable[tuple[int, npt.NDArray[np.uint8]]]) -> None:
-    """Crop each tile to its write window inside the slide: the windows cover the plane once, so nothing is blended."""
-    for index, region in regions:
-        write = grid.tile(index).write
-        inside = write.intersect(grid.plane)
-        array[inside.slices] = region[inside.relative_to(write).slices]
+def _write_region(array: zarr.Array, grid: Grid, item: tuple[int, npt.NDArray[np.uint8]]) -> None:
+    """Crop a tile to its write window inside the slide: the windows cover the plane once, so nothing is blended."""
+    index, region = item
+    write = grid.tile(index).write
+    inside = write.intersect(grid.plane)
+    array[inside.slices] = region[inside.relative_to(write).slices]
 
 
-def _paint_nuclei(array: zarr.Array, parts: Iterable[MergedNuclei]) -> None:
-    """Rasterise the polygons strip by strip, as they come; where two touch, the lower id keeps the pixel."""
-    height = array.shape[0]
+class _Strip(NamedTuple):
+    """Rows of the label map, as high as a chunk, and what lies in them."""
+
+    top: int
+    bottom: int
+    shapes: npt.NDArray[np.object_]
+    ids: npt.NDArray[np.int64]
+
+
+def _strips(parts: Iterable[MergedNuclei], height: int) -> Iterator[_Strip]:
+    """Give strips from top to bottom, each as soon as no later part can reach into it."""
     waiting, top = list[gpd.GeoDataFrame](), 0
-    for part in parts:
-        waiting.append(part.nuclei)
-        while top < height and top + _STRIP <= part.settled_px:
-            waiting, top = _paint_strip(array, waiting, top)
-    while top < height:
-        waiting, top = _paint_strip(array, waiting, top)
+    for settled, table in chain(((part.settled_px, part.nuclei) for part in parts), [(np.inf, None)]):
+        waiting += [] if table is None else [table]
+        while top < height and top + _STRIP <= settled:
+            bottom = min(top + _STRIP, height)
+            strip, waiting = _cut_strip(waiting, top, bottom)
+            if len(strip.ids):
+                yield strip
+            top = bottom
 
 
-def _paint_strip(array: zarr.Array, waiting: list[gpd.GeoDataFrame], top: int) -> tuple[list[gpd.GeoDataFrame], int]:
-    """Paint the strip that begins at a row; give the nuclei that reach below it, and the next row."""
-    bottom = min(top + _STRIP, array.shape[0])
-    found, left = list[gpd.GeoDataFrame](), list[gpd.GeoDataFrame]()
+def _cut_strip(waiting: list[gpd.GeoDataFrame], top: int, bottom: int) -> tuple[_Strip, list[gpd.GeoDataFrame]]:
+    """Give a strip, and the nuclei that reach below it."""
+    shapes, ids, left = [np.empty(0, object)], [np.empty(0, np.int64)], list[gpd.GeoDataFrame]()
     for table in waiting:
         bounds = shapely.bounds(table.geometry.to_numpy())
-        found.append(table[(bounds[:, 1] < bottom) & (bounds[:, 3] > top)])
+        found = table[(bounds[:, 1] < bottom) & (bounds[:, 3] > top)]
+        shapes.append(found.geometry.to_numpy())
+        ids.append(found["nucleus_id"].to_numpy())
         left.append(table[bounds[:, 3] > bottom])
-    if any(len(table) for table in found):
-        shapes, ids = (
-            np.concatenate([table[name].to_numpy() for table in found]) for name in ("geometry", "nucleus_id")
-        )
-        array[top:bottom] = paint_nuclei(shapes, ids, shape=(bottom - top, array.shape[1]), origin=(0, top))
-    return [table for table in left if len(table)], bottom
+    return _Strip(top, bottom, np.concatenate(shapes), np.concatenate(ids)), [table for table in left if len(table)]
+
+
+def _paint_strip(array: zarr.Array, strip: _Strip) -> None:
+    """Rasterise polygons; where two touch, the lower id keeps the pixel."""
+    shape = (strip.bottom - strip.top, array.shape[1])
+    array[strip.top : strip.bottom] = paint_nuclei(strip.shapes, strip.ids, shape=shape, origin=(0, strip.top))
 
 
 def blocks(plane: Window, side: int) -> Iterator[Window]:

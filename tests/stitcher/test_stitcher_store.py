@@ -13,7 +13,7 @@ from pathopan.geometry import Grid, Window
 from pathopan.stitcher import store
 from pathopan.stitcher.ngff import open_panoptic
 from pathopan.stitcher.nuclei import MergedNuclei
-from pathopan.stitcher.store import blocks, region_map, write_panoptic
+from pathopan.stitcher.store import Found, blocks, region_map, write_panoptic
 
 PICTURE = (np.full((4, 4, 3), 200, np.uint8), 8.0)
 
@@ -34,9 +34,9 @@ def cut(plane: np.ndarray, grid: Grid) -> list[tuple[int, np.ndarray]]:
     return tiles
 
 
-def stitch(path, grid, regions, found=None):
+def stitch(path, grid, regions, found=None, *, workers=0):
     parts = [MergedNuclei(nuclei() if found is None else found, np.inf)]
-    write_panoptic(path, grid=grid, taxonomy=BREAST, regions=regions, nuclei=parts, picture=PICTURE)
+    write_panoptic(path, Found(regions, parts), grid=grid, taxonomy=BREAST, picture=PICTURE, workers=workers)
     return open_panoptic(path)
 
 
@@ -83,10 +83,35 @@ def test_painting_in_strips_and_parts_changes_nothing(tmp_path, monkeypatch, par
     cuts = np.array_split(np.arange(len(found)), parts)
     settled = [*(found.geometry.iloc[rows[0]].bounds[1] for rows in cuts[1:]), np.inf]
     streamed = [MergedNuclei(found.iloc[rows], y) for rows, y in zip(cuts, settled, strict=True)]
-    write_panoptic(tmp_path / "p", grid=GRID, taxonomy=BREAST, regions=[], nuclei=streamed, picture=PICTURE)
+    write_panoptic(tmp_path / "p", Found([], streamed), grid=GRID, taxonomy=BREAST, picture=PICTURE)
     plane = open_panoptic(tmp_path / "p").nuclei[0][:]
     whole = paint(zip(found.geometry, found["nucleus_id"].tolist(), strict=True), shape=(64, 96))
     np.testing.assert_array_equal(plane, whole)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_change_no_byte(tmp_path, workers):
+    grid = Grid(mpp=0.5, step=320, halo=8, size=(1300, 2100), scale_l0=(1, 1))  # tiles that share chunks
+    rng = np.random.default_rng(0)
+    places = sorted(rng.uniform(0, [1300, 2100], (400, 2)).tolist(), key=lambda place: place[1])
+    found = nuclei(*(shapely.Point(x, y).buffer(12) for x, y in places))
+    tiles = cut(rng.integers(0, 6, grid.size[::-1], dtype=np.uint8), grid)
+    for number in (0, workers):
+        stitch(tmp_path / str(number), grid, tiles, found, workers=number)
+    names = [p.relative_to(tmp_path / "0") for p in (tmp_path / "0").rglob("*") if p.is_file()]
+    assert len(names) == len([p for p in (tmp_path / str(workers)).rglob("*") if p.is_file()])
+    for name in names:
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / str(workers) / name).read_bytes()
+
+
+def test_a_strip_that_cannot_be_painted_fails_the_slide(tmp_path, monkeypatch):
+    def fails(*_shapes, **_options):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(store, "paint_nuclei", fails)
+    with pytest.raises(OSError, match="disk full"):
+        stitch(tmp_path / "p", GRID, [], nuclei(shapely.box(3, 4, 9, 8)), workers=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_the_older_one(tmp_path):
