@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pathopan.network.flips import FlippedNet
-from pathopan.network.model import FineShape, PanopticLogits, PanopticNet
+from pathopan.network.model import PanopticLogits, PanopticNet, enlarge, shrink
 
 _DEEPEST = 32
 """Stride of the encoder's last map, from which decoders start."""
@@ -57,18 +57,17 @@ class _Middle(nn.Module):
 class _LeanPanopticNet(nn.Module):
     def __init__(self, net: PanopticNet, crop: int, *, add_up: bool) -> None:
         super().__init__()
+        self.zoom, crop = net.zoom, net.zoom * crop
         self.crop = crop
         self.encoder, self.compatibility = net.encoder, net.compatibility
         self.region_head, self.nucleus_head, self.shape_head = net.region_head, net.nucleus_head, net.shape_head
-        self.fine = net.fine
         encoder: Any = net.encoder
         width = int(encoder.out_channels[-1]) if add_up else None
         self.region_decoder = _LeanDecoder(net.region_decoder, width, crop, reach=2)  # a convolution, and bilinear
-        reach = 1 if net.fine is None else FineShape.REACH_FEATURES  # a convolution, or more
-        self.nucleus_decoder = _LeanDecoder(net.nucleus_decoder, width, crop, reach=reach)
+        self.nucleus_decoder = _LeanDecoder(net.nucleus_decoder, width, crop, reach=1)  # a convolution
 
     def forward(self, image_B3HW: Tensor) -> PanopticLogits:
-        features = self.encoder(image_B3HW)
+        features = self.encoder(enlarge(image_B3HW, self.zoom))
         coarse = self.region_head(self.region_decoder(features))
         scale = float(self.region_decoder.stride)
         region = functional.interpolate(coarse, scale_factor=scale, mode="bilinear", align_corners=False)
@@ -76,16 +75,8 @@ class _LeanPanopticNet(nn.Module):
         nucleus_features = self.nucleus_decoder(features)
         heads = (self.nucleus_head, self.shape_head)
         free, shape = (_inner(head(nucleus_features), self.crop - self.nucleus_decoder.cut_px) for head in heads)
-        if self.fine is not None:
-            shape = shape + self._fine(self.fine, image_B3HW, nucleus_features)
+        region, free, shape = (shrink(maps, self.zoom) for maps in (region, free, shape))
         return PanopticLogits(region, self.compatibility(region, free), shape)
-
-    def _fine(self, fine: FineShape, image_B3HW: Tensor, features_BCHW: Tensor) -> Tensor:
-        """Look at no more pixels than the middle depends on."""
-        done = self.nucleus_decoder.cut_px
-        need = max(0, self.crop - fine.REACH_PX) // 2 * 2
-        added = fine(_inner(image_B3HW, need), _inner(features_BCHW, (need - done) // 2))
-        return _inner(added, self.crop - need)
 
 
 class _LeanDecoder(nn.Module):

@@ -35,13 +35,12 @@ class SubpixelHead(nn.Module):
     no checkerboard).
     """
 
-    def __init__(self, features: int, channels: int, *, kernel_size: int = 3) -> None:
+    def __init__(self, features: int, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(features, 4 * channels, kernel_size=kernel_size, padding=kernel_size // 2)
+        self.conv = nn.Conv2d(features, 4 * channels, kernel_size=3, padding=1)
         self.shuffle = nn.PixelShuffle(2)
         with torch.no_grad():
-            for start in self.conv.parameters():
-                start.copy_(start[::4].repeat_interleave(4, dim=0))
+            self.conv.weight.copy_(self.conv.weight[::4].repeat_interleave(4, dim=0))
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Double height and width."""
@@ -76,47 +75,6 @@ def build_head(decoder_channels: Sequence[int], channels: int, *, bias: Sequence
     return head
 
 
-class FineShape(nn.Module):
-    """What the pixels themselves add to the shape maps: a branch that stays at stride 1.
-
-    A nucleus is a dozen pixels wide and its rim one. Seen from stride 2, each of the 2 x 2 pixels of a position has
-    filters of its own to learn; here all pixels share theirs. It adds nothing to begin with, so that a network without
-    it can go on with it.
-
-    Parameters
-    ----------
-    features : int
-        Channels of the nucleus decoder's last map, at stride 2.
-    width : int
-        Channels at stride 1.
-    """
-
-    REACH_PX = 5
-    """How far it looks in the image, and REACH_FEATURES in the decoder's map."""
-
-    REACH_FEATURES = 2
-
-    def __init__(self, features: int, width: int) -> None:
-        super().__init__()
-        self.pixels = nn.Sequential(_conv(3, width), _conv(width, width))
-        self.up = SubpixelHead(features, width, kernel_size=1)
-        self.joint = nn.Sequential(_conv(2 * width, width), _conv(width, width))
-        self.head = nn.Conv2d(width, SHAPE_CHANNELS, kernel_size=3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
-
-    def forward(self, image_B3HW: Tensor, features_BCHW: Tensor) -> Tensor:
-        """Give what is to be added to the shape maps, at the image's size; features have half of it."""
-        raised = self.up(features_BCHW).contiguous(memory_format=torch.channels_last)
-        added: Tensor = self.head(self.joint(torch.cat([self.pixels(image_B3HW), raised], dim=1)))
-        return added
-
-
-def _conv(inside: int, outside: int) -> nn.Module:
-    conv = nn.Conv2d(inside, outside, kernel_size=3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU(inplace=True))
-
-
 class PanopticNet(nn.Module):
     """The joint network.
 
@@ -137,9 +95,9 @@ class PanopticNet(nn.Module):
         features at stride 1, so that a fifth stage only smooths what is known at stride 2. ``breast-he-1`` has five.
     region_channels : sequence of 3 int
         Widths of the region decoder from stride 16 to stride 4.
-    fine_channels : int
-        Width of a branch of pixels at stride 1 that adds to the shape maps, see :class:`FineShape`; 0 for none. It
-        needs a nucleus decoder that ends at stride 2.
+    zoom : int
+        How many times as wide and high the image is made before anything looks at it; the maps are made smaller again.
+        A nucleus is then that many times as large beside the network's strides, at the square of the cost.
     """
 
     def __init__(
@@ -151,7 +109,7 @@ class PanopticNet(nn.Module):
         weights: str | None = None,
         nucleus_channels: Sequence[int] = (192, 96, 64, 48),
         region_channels: Sequence[int] = (128, 64, 48),
-        fine_channels: int = 0,
+        zoom: int = 1,
     ) -> None:
         super().__init__()
         self.encoder = build_encoder(encoder, weights=weights)
@@ -166,10 +124,10 @@ class PanopticNet(nn.Module):
         self.nucleus_head = build_head(nucleus_channels, nuclei)
         self.shape_head = build_head(nucleus_channels, SHAPE_CHANNELS, bias=[-3.0, -3.0, 0.0, 0.0])
         self.compatibility = Compatibility(regions, nuclei)
-        if fine_channels and len(nucleus_channels) != 4:
-            msg = f"fine_channels need a nucleus decoder of four stages, which ends at stride 2, not {nucleus_channels}"
+        if zoom < 1:
+            msg = f"zoom must be 1 or more, found {zoom}"
             raise ValueError(msg)
-        self.fine = FineShape(nucleus_channels[-1], fine_channels) if fine_channels else None
+        self.zoom = zoom
 
     def forward(self, image_B3HW: Tensor) -> PanopticLogits:
         """Look at normalised RGB; height and width must be multiples of 32."""
@@ -178,16 +136,26 @@ class PanopticNet(nn.Module):
 
     def forward_unconstrained(self, image_B3HW: Tensor) -> tuple[PanopticLogits, Tensor]:
         """Give also the nucleus logits before the tissue's prior, which training supervises too."""
-        features = self.encoder(image_B3HW)
+        image = enlarge(image_B3HW, self.zoom)
+        features = self.encoder(image)
         nucleus_features = self.nucleus_decoder(features)
         coarse = self.region_head(self.region_decoder(features))
-        region = functional.interpolate(coarse, size=image_B3HW.shape[2:], mode="bilinear", align_corners=False)
-        free = self.nucleus_head(nucleus_features)
-        constrained = self.compatibility(region, free)
-        shape = self.shape_head(nucleus_features)
-        if self.fine is not None:
-            shape = shape + self.fine(image_B3HW, nucleus_features)
-        return PanopticLogits(region, constrained, shape), free
+        region = functional.interpolate(coarse, size=image.shape[2:], mode="bilinear", align_corners=False)
+        maps = (region, self.nucleus_head(nucleus_features), self.shape_head(nucleus_features))
+        region, free, shape = (shrink(part, self.zoom) for part in maps)
+        return PanopticLogits(region, self.compatibility(region, free), shape), free
+
+
+def enlarge(image_BCHW: Tensor, zoom: int) -> Tensor:
+    """Make an image ``zoom`` times as wide and high, bilinearly."""
+    if zoom == 1:
+        return image_BCHW
+    return functional.interpolate(image_BCHW, scale_factor=float(zoom), mode="bilinear", align_corners=False)
+
+
+def shrink(maps_BCHW: Tensor, zoom: int) -> Tensor:
+    """Undo :func:`enlarge`: each pixel is the mean of those that it became."""
+    return maps_BCHW if zoom == 1 else functional.avg_pool2d(maps_BCHW, zoom)
 
 
 class InferenceNet(nn.Module):

@@ -91,13 +91,13 @@ def blend(net: nn.Module, before: nn.Module, share: float) -> nn.Module:
     Parameters
     ----------
     net, before : Module
-        Of the same architecture; ``net`` gets the average. Parts that only ``net`` has stay as they are.
+        Of the same architecture; ``net`` gets the average.
     share : float
         Of ``before``, 0 to 1.
     """
     old = before.state_dict()
     mixed = {
-        key: torch.lerp(value, old[key], share) if key in old and value.is_floating_point() else value
+        key: torch.lerp(value, old[key], share) if value.is_floating_point() else value
         for key, value in net.state_dict().items()
     }
     net.load_state_dict(mixed)
@@ -105,34 +105,29 @@ def blend(net: nn.Module, before: nn.Module, share: float) -> nn.Module:
 
 
 def _open_start(recipe: Recipe) -> tuple[Bundle | None, nn.Module | None]:
-    """Open the bundle that a recipe starts from, if any, and give its network the parts that the recipe adds."""
+    """Open the bundle that a recipe starts from, if any; its network may get arguments that need no other weights."""
     if recipe.start_from is None:
         return None, None
     bundle, net = load_bundle(recipe.start_from)
     wanted = describe(recipe, BREAST)
     added = {name: value for name, value in wanted.arguments.items() if name not in bundle.arguments}
-    grown = replace(bundle, arguments={**bundle.arguments, **added})
     for name in ("architecture", "arguments", "taxonomy", "mpp", "mean", "std"):
-        has, needs = getattr(grown, name), getattr(wanted, name)
-        if has != needs:
-            has = getattr(bundle, name)
+        has, needs = getattr(bundle, name), getattr(wanted, name)
+        if needs != (has if name != "arguments" else has | added):
             msg = f"recipe {recipe.name!r} cannot start from bundle {bundle.name!r}: its {name} is {has}, not {needs}"
             raise IncompatibleBundle(msg)
-    return bundle, _grown(net, wanted, recipe) if added else net
+    return bundle, _rebuilt(net, wanted) if added else net
 
 
-def _grown(net: nn.Module, wanted: Bundle, recipe: Recipe) -> nn.Module:
-    """Put a network's weights into one that has more parts; the parts are new."""
-    torch.manual_seed(recipe.seed)
-    larger = wanted.build()
+def _rebuilt(net: nn.Module, wanted: Bundle) -> nn.Module:
+    """Put a network's weights into another one of the same parts."""
+    other = wanted.build()
     try:
-        unknown = larger.load_state_dict(net.state_dict(), strict=False).unexpected_keys
+        other.load_state_dict(net.state_dict())
     except RuntimeError as error:
-        unknown = [str(error)]
-    if unknown:
-        msg = f"recipe {recipe.name!r} cannot start from {recipe.start_from!r}, its network has other parts: {unknown}"
-        raise IncompatibleBundle(msg)
-    return larger
+        msg = f"recipe {wanted.name!r} cannot start from a network without {wanted.arguments}: {error}"
+        raise IncompatibleBundle(msg) from error
+    return other
 
 
 def cross_validate(

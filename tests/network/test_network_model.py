@@ -3,7 +3,7 @@ import torch
 from oracle import TINY, tiny_net
 
 from pathopan.network.flips import FlippedNet
-from pathopan.network.model import FineShape, InferenceNet, PanopticLogits, PanopticNet
+from pathopan.network.model import InferenceNet, PanopticLogits, PanopticNet
 
 
 @pytest.fixture(scope="module")
@@ -101,28 +101,19 @@ def test_flips_are_turned_back():
         torch.testing.assert_close(averaged, alone)
 
 
-def test_a_branch_of_pixels_says_nothing_until_it_is_taught():
-    plain, fine = (PanopticNet(5, 4, **TINY, fine_channels=n).eval() for n in (0, 6))
-    assert fine.load_state_dict(plain.state_dict(), strict=False).unexpected_keys == []
-    image = noise(64, 96)
-    with torch.inference_mode():
-        for first, second in zip(plain(image), fine(image), strict=True):
-            assert torch.equal(first, second)
-        torch.nn.init.normal_(fine.fine.head.weight)
-        assert not torch.equal(plain(image).shape_BKHW, fine(image).shape_BKHW)
-
-
-def test_a_branch_of_pixels_moves_with_every_pixel():
-    """The rest answers alike after a step of 32 pixels only."""
+def test_a_network_that_looks_closer_is_the_same_network_on_an_enlarged_image():
     torch.manual_seed(0)
-    branch = FineShape(8, 6).eval()
-    torch.nn.init.normal_(branch.head.weight)
-    image, features = noise(64, 64), torch.zeros(1, 8, 32, 32)
+    plain, close = (PanopticNet(5, 4, **TINY, zoom=zoom).eval() for zoom in (1, 2))
+    close.load_state_dict(plain.state_dict())
+    image = noise(64, 96)
+    large = torch.nn.functional.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
     with torch.inference_mode():
-        first, moved = branch(image, features), branch(image.roll((1, 3), (2, 3)), features)
-    torch.testing.assert_close(moved[..., 9:-8, 9:-8], first.roll((1, 3), (2, 3))[..., 9:-8, 9:-8], atol=1e-4, rtol=0)
+        seen, found = plain(large), close(image)
+        for name in ("region_BRHW", "shape_BKHW"):
+            pixels = getattr(seen, name).unflatten(2, (64, 2)).unflatten(4, (96, 2)).mean(dim=(3, 5))
+            torch.testing.assert_close(getattr(found, name), pixels, atol=1e-5, rtol=1e-5)
 
 
-def test_a_branch_of_pixels_needs_features_at_stride_2():
-    with pytest.raises(ValueError, match="four stages"):
-        PanopticNet(5, 4, **TINY | {"nucleus_channels": [16, 12, 8, 8, 6]}, fine_channels=6)
+def test_no_network_looks_from_farther_away():
+    with pytest.raises(ValueError, match="zoom must be 1 or more, found 0"):
+        PanopticNet(5, 4, **TINY, zoom=0)

@@ -203,29 +203,28 @@ def test_a_bundle_of_another_shape_is_no_start(recipe_file, tmp_path, monkeypatc
         run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", start_from="breast-he-1")
 
 
-def test_a_network_goes_on_with_a_part_more(out, recipe_file, tmp_path, monkeypatch):
-    """The part is new and starts at nothing; with a share of the network before, what both have is averaged."""
+def test_a_network_goes_on_looking_closer(out, recipe_file, tmp_path, monkeypatch):
+    """An argument that the network before knew nothing of, and that needs no other weights."""
     monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
     before = str(out / "fold-0" / "bundle")
-    arguments = RECIPE.arguments | {"fine_channels": 4}
-    told = RECIPE.to_dict() | {"steps": 1, "learning_rate": 1e-9, "start_from": before, "arguments": arguments}
-    recipe_file.write_text(yaml.safe_dump(told | {"start_share": 0.5}))
+    told = RECIPE.to_dict() | {"steps": 1, "learning_rate": 1e-9, "start_from": before}
+    recipe_file.write_text(yaml.safe_dump(told | {"arguments": RECIPE.arguments | {"zoom": 2}}))
     made = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", device="cpu", workers=0)
-    assert made.arguments["fine_channels"] == 4
-    larger, old = (load_bundle(path)[1] for path in (tmp_path / "out" / "bundle", before))
+    assert made.arguments["zoom"] == 2
+    closer, old = (load_bundle(path)[1] for path in (tmp_path / "out" / "bundle", before))
+    assert (closer.zoom, old.zoom) == (2, 1)
     for key, value in old.named_parameters():
-        torch.testing.assert_close(larger.get_parameter(key), value, atol=1e-4, rtol=1e-3)
-    assert larger.fine.head.weight.abs().max() < 1e-6
-    assert larger.fine.pixels[0][0].weight.abs().max() > 0.01
+        torch.testing.assert_close(closer.get_parameter(key), value, atol=1e-4, rtol=1e-3)
 
 
 def test_an_argument_more_that_changes_the_rest_is_no_start(out, recipe_file, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
-    bundle, net = load_bundle(out / "fold-0" / "bundle")
-    fewer = {name: value for name, value in bundle.arguments.items() if name != "region_channels"}
-    save_bundle(tmp_path / "before", replace(bundle, arguments=fewer), net)
+    bundle, _ = load_bundle(out / "fold-0" / "bundle")
+    wide = {name: value for name, value in bundle.arguments.items() if name != "region_channels"}
+    usual = replace(bundle, arguments=wide)
+    save_bundle(tmp_path / "before", usual, usual.build())
     recipe_file.write_text(yaml.safe_dump(RECIPE.to_dict() | {"start_from": str(tmp_path / "before")}))
-    with pytest.raises(IncompatibleBundle, match="tensors do not fit"):
+    with pytest.raises(IncompatibleBundle, match="cannot start from a network without"):
         run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out")
 
 
