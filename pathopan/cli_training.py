@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,8 @@ def evaluate(
         typer.Option(help="Of qupath: your class and ours, such as Nest=tumor; repeatable."),
     ] = [],  # noqa: B006 (typer copies it)
     device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16, by torch; int8 by OpenVINO.")] = "auto",
+    mirrored: Annotated[bool, typer.Option(help="Average four mirror images, at four times the cost.")] = False,
 ) -> None:
     """Measure a bundle, or anyone's predictions, on a data set: PQ, SQ, RQ, AJI, Dice, detection and class F1.
 
@@ -99,9 +102,11 @@ def evaluate(
     from pathopan.evaluation import open_trial, reader_options
     from pathopan.evaluation_page import Wording, write_evaluation
     from pathopan.metrics import evaluate as judge
+    from pathopan.segment import Segmenter
 
     options = reader_options(slide_mpp=slide_mpp, class_names=class_name)
-    trial = open_trial(dataset, root, bundle=bundle, predictions=predictions, only=only, device=device, options=options)
+    load = partial(Segmenter, bundle, device=device, precision=precision, mirrored=mirrored)
+    trial = open_trial(dataset, root, predictions or load, only=only, options=options)
     found = judge(trial.pairs(), taxonomy=trial.taxonomy)
     typer.echo(found.summary.round(4).to_string(index=False))
     if out:

@@ -28,7 +28,7 @@ class Trial:
 
     name: str  # of the data set's reader
     root: Path
-    who: str  # the bundle's name, or the folder of predictions
+    who: str  # the network's name, or the folder of predictions
     taxonomy: Taxonomy
     predict: Callable[[Sample], Prediction]
     only: frozenset[str] | None = None  # sample ids, or the last parts of their paths
@@ -70,14 +70,12 @@ class Trial:
 def open_trial(
     name: str,
     root: Path,
+    judged: Path | Callable[[], Segmenter],
     *,
-    bundle: str | Path,
-    predictions: Path | None = None,
     only: Path | None = None,
-    device: str = "auto",
     options: Mapping[str, Any] | None = None,
 ) -> Trial:
-    """Get ready to judge a bundle, or a folder of predictions, on a data set.
+    """Get ready to judge a network, or a folder of predictions, on a data set.
 
     Parameters
     ----------
@@ -85,14 +83,10 @@ def open_trial(
         Of a reader, see ``pathopan.datasets.READERS``.
     root : Path
         The data set's folder.
-    bundle : str or Path
-        Network to measure, unless predictions are given.
-    predictions : Path, optional
-        Folder of predictions, see :func:`pathopan.metrics.read_prediction`.
+    judged : Path or callable
+        Folder of predictions, see :func:`pathopan.metrics.read_prediction`; or what loads a network.
     only : Path, optional
         Text file with the names of the images to use, a line each: a sample's id or the name of its file.
-    device : str
-        ``auto``, ``cpu`` or ``cuda``.
     options : mapping of str to any, optional
         Of the reader; see :func:`reader_options`.
 
@@ -101,17 +95,16 @@ def open_trial(
     DatasetError
         If the list of images cannot be read, or no reader has the name or the options.
     BundleError
-        If the bundle cannot be loaded.
+        If the network cannot be loaded.
     """
     given = dict(options or {})
     read_dataset(name, root, **given)
     names = None if only is None else _names(only)
-    if predictions is not None:
-        folder = predictions
-        read = partial(read_prediction, folder, taxonomy=BREAST)
-        return Trial(name, root, str(folder), BREAST, lambda sample: read(sample.sample_id), names, given)
-    segmenter = Segmenter(bundle, device=device)
-    return Trial(name, root, segmenter.bundle.name, segmenter.bundle.taxonomy, segmenter.predict, names, given)
+    if isinstance(judged, Path):
+        read = partial(read_prediction, judged, taxonomy=BREAST)
+        return Trial(name, root, str(judged), BREAST, lambda sample: read(sample.sample_id), names, given)
+    segmenter = judged()
+    return Trial(name, root, segmenter.name, segmenter.bundle.taxonomy, segmenter.predict, names, given)
 
 
 def evaluate_dataset(
@@ -122,8 +115,20 @@ def evaluate_dataset(
     predictions: Path | None = None,
     only: Path | None = None,
     device: str = "auto",
+    mirrored: bool = False,
 ) -> EvaluationResult:
-    """Predict a data set's images, or read predictions, and judge them; arguments as of :func:`open_trial`.
+    """Predict a data set's images, or read predictions, and judge them.
+
+    Parameters
+    ----------
+    name, root, only
+        See :func:`open_trial`.
+    bundle : str or Path
+        Network to measure, unless predictions are given.
+    predictions : Path, optional
+        Folder of predictions.
+    device, mirrored
+        See :class:`pathopan.segment.Segmenter`.
 
     Returns
     -------
@@ -134,8 +139,11 @@ def evaluate_dataset(
     ------
     DatasetError
         If the data set is missing or malformed, or no image is left.
+    BundleError
+        If the bundle cannot be loaded.
     """
-    trial = open_trial(name, root, bundle=bundle, predictions=predictions, only=only, device=device)
+    load = partial(Segmenter, bundle, device=device, mirrored=mirrored)
+    trial = open_trial(name, root, predictions or load, only=only)
     return evaluate(trial.pairs(), taxonomy=trial.taxonomy)
 
 

@@ -80,6 +80,8 @@ class Segmenter:
         description, net = load_bundle(bundle)
         net = FlippedNet(net) if mirrored else net
         self.bundle = description
+        how = ["mirrored"] * mirrored + [precision] * (precision != "auto")
+        self.name = ", ".join([description.name, *how])
         quantised = find_quantised(bundle) if precision == "int8" else None
         runtime = "torch" if quantised is None else "openvino"
         self.runtime = open_runtime(
@@ -90,7 +92,7 @@ class Segmenter:
     def of(cls, net: torch.nn.Module, bundle: Bundle, *, device: str = "auto") -> Segmenter:
         """Wrap a network that is not a bundle on disk yet."""
         segmenter = cls.__new__(cls)
-        segmenter.bundle = bundle
+        segmenter.bundle, segmenter.name = bundle, bundle.name
         segmenter.runtime = open_runtime(net.eval(), bundle, device=device, runtime="torch")
         return segmenter
 

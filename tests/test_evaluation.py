@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -16,9 +17,10 @@ from pathopan.classes import BREAST
 from pathopan.cli import app
 from pathopan.datasets import read_dataset
 from pathopan.datasets.derived import derive_missing_regions
-from pathopan.errors import DatasetError
+from pathopan.errors import ConfigError, DatasetError
 from pathopan.evaluation import evaluate_dataset, open_trial, reader_options
 from pathopan.network.bundle import save_bundle
+from pathopan.segment import Segmenter
 
 NAMES = ("TCGA-A1-A0SK-01_1", "TCGA-A1-A0SK-01_2", "TCGA-B2-B0SK-01_1")
 POINTS = [(10, 10, 1), (40, 12, 2), (20, 50, 3), (50, 50, 1)]  # y, x, class of BRCA-M2C
@@ -66,11 +68,11 @@ def test_only_the_listed_images_are_judged(data):
     with pytest.raises(DatasetError, match=r"no images of brca_m2c to evaluate, after the list of --only"):
         evaluate_dataset("brca_m2c", data, bundle="x", predictions=data / "predicted", only=data / "val.txt")
     with pytest.raises(DatasetError, match=r"absent\.txt: cannot be read as a list of images"):
-        open_trial("brca_m2c", data, bundle="x", predictions=data / "predicted", only=data / "absent.txt")
+        open_trial("brca_m2c", data, data / "predicted", only=data / "absent.txt")
 
 
 def test_a_trial_reads_no_further_than_the_images_asked_for(data):
-    trial = open_trial("brca_m2c", data, bundle="x", predictions=data / "predicted")
+    trial = open_trial("brca_m2c", data, data / "predicted")
     (data / "labels" / f"{NAMES[2]}_gt_class_coords.txt").write_text("not read\n")
     assert [truth.sample_id for truth, _ in trial.pairs([NAMES[1]])] == [NAMES[1]]
     with pytest.raises(DatasetError, match="expected rows"):
@@ -94,9 +96,27 @@ def test_labels_are_read_in_the_classes_of_the_bundle(data):
     )
     bundle = tiny_bundle(taxonomy=replace(BREAST, name="other", nuclei=nuclei), step=64, halo=32)
     save_bundle(data / "bundle", bundle, tiny_net(bundle))
-    trial = open_trial("brca_m2c", data, bundle=data / "bundle", device="cpu")
+    trial = open_trial("brca_m2c", data, partial(Segmenter, data / "bundle", device="cpu"))
     truth, _ = next(trial.pairs())
     assert truth.nuclei["class_id"].tolist() == [1, 2, 3, 1]
+
+
+def test_a_network_is_judged_as_it_is_asked_to_run(data):
+    bundle = tiny_bundle(step=64, halo=32)
+    save_bundle(data / "bundle", bundle, tiny_net(bundle))
+    words = ["evaluate", "brca_m2c", str(data), "--bundle", str(data / "bundle"), "--device", "cpu", "--sheets", "0"]
+    found = []
+    for more in ([], ["--mirrored", "--precision", "float32"]):
+        out = data / f"judged{len(found)}"
+        said = CliRunner().invoke(app, [*words, *more, "-o", str(out)])
+        assert said.exit_code == 0, said.output
+        found.append(((out / "images.csv").read_text(), (out / "evaluation.html").read_text()))
+    assert f"{bundle.name}, mirrored, float32 on brca_m2c" in found[1][1]
+    assert f"{bundle.name} on brca_m2c" in found[0][1]
+    assert found[0][0] != found[1][0]
+    refused = CliRunner().invoke(app, [*words, "--mirrored", "--precision", "int8"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "inference.mirrored is not made in int8" in str(refused.exception)
 
 
 def test_regions_are_not_derived_where_some_nuclei_are_not_labelled(data):
@@ -121,10 +141,10 @@ def test_a_reader_is_given_its_options_and_refuses_others(data, tmp_path):
     }
     (tmp_path / "own" / "case.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [nest]}))
     options = reader_options(slide_mpp=0.5, class_names=["Nest=tumor"])
-    trial = open_trial("qupath", tmp_path / "own", bundle="x", predictions=tmp_path, options=options)
+    trial = open_trial("qupath", tmp_path / "own", tmp_path, options=options)
     (sample,) = read_dataset(trial.name, trial.root, **trial.options)
     assert set(np.unique(sample.region)) == {0, 1}
     with pytest.raises(DatasetError, match="the reader of brca_m2c has no option names, slide_mpp; it has subset"):
-        open_trial("brca_m2c", data, bundle="x", predictions=tmp_path, options=options)
+        open_trial("brca_m2c", data, tmp_path, options=options)
     with pytest.raises(DatasetError, match="must read THEIRS=OURS, such as Nest=tumor"):
         reader_options(slide_mpp=None, class_names=["Nest"])
