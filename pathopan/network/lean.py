@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pathopan.network.flips import FlippedNet
-from pathopan.network.model import PanopticLogits, PanopticNet, enlarge, shrink
+from pathopan.network.model import PanopticLogits, PanopticNet
 
 _DEEPEST = 32
 """Stride of the encoder's last map, from which decoders start."""
@@ -57,7 +57,6 @@ class _Middle(nn.Module):
 class _LeanPanopticNet(nn.Module):
     def __init__(self, net: PanopticNet, crop: int, *, add_up: bool) -> None:
         super().__init__()
-        self.zoom, crop = net.zoom, net.zoom * crop
         self.crop = crop
         self.encoder, self.compatibility = net.encoder, net.compatibility
         self.region_head, self.nucleus_head, self.shape_head = net.region_head, net.nucleus_head, net.shape_head
@@ -67,7 +66,7 @@ class _LeanPanopticNet(nn.Module):
         self.nucleus_decoder = _LeanDecoder(net.nucleus_decoder, width, crop, reach=1)  # a convolution
 
     def forward(self, image_B3HW: Tensor) -> PanopticLogits:
-        features = self.encoder(enlarge(image_B3HW, self.zoom))
+        features = self.encoder(image_B3HW)
         coarse = self.region_head(self.region_decoder(features))
         scale = float(self.region_decoder.stride)
         region = functional.interpolate(coarse, scale_factor=scale, mode="bilinear", align_corners=False)
@@ -75,7 +74,6 @@ class _LeanPanopticNet(nn.Module):
         nucleus_features = self.nucleus_decoder(features)
         heads = (self.nucleus_head, self.shape_head)
         free, shape = (_inner(head(nucleus_features), self.crop - self.nucleus_decoder.cut_px) for head in heads)
-        region, free, shape = (shrink(maps, self.zoom) for maps in (region, free, shape))
         return PanopticLogits(region, self.compatibility(region, free), shape)
 
 

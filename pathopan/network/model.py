@@ -95,9 +95,6 @@ class PanopticNet(nn.Module):
         features at stride 1, so that a fifth stage only smooths what is known at stride 2. ``breast-he-1`` has five.
     region_channels : sequence of 3 int
         Widths of the region decoder from stride 16 to stride 4.
-    zoom : int
-        How many times as wide and high the image is made before anything looks at it; the maps are made smaller again.
-        A nucleus is then that many times as large beside the network's strides, at the square of the cost.
     """
 
     def __init__(
@@ -109,7 +106,6 @@ class PanopticNet(nn.Module):
         weights: str | None = None,
         nucleus_channels: Sequence[int] = (192, 96, 64, 48),
         region_channels: Sequence[int] = (128, 64, 48),
-        zoom: int = 1,
     ) -> None:
         super().__init__()
         self.encoder = build_encoder(encoder, weights=weights)
@@ -124,10 +120,6 @@ class PanopticNet(nn.Module):
         self.nucleus_head = build_head(nucleus_channels, nuclei)
         self.shape_head = build_head(nucleus_channels, SHAPE_CHANNELS, bias=[-3.0, -3.0, 0.0, 0.0])
         self.compatibility = Compatibility(regions, nuclei)
-        if zoom < 1:
-            msg = f"zoom must be 1 or more, found {zoom}"
-            raise ValueError(msg)
-        self.zoom = zoom
 
     def forward(self, image_B3HW: Tensor) -> PanopticLogits:
         """Look at normalised RGB; height and width must be multiples of 32."""
@@ -136,26 +128,13 @@ class PanopticNet(nn.Module):
 
     def forward_unconstrained(self, image_B3HW: Tensor) -> tuple[PanopticLogits, Tensor]:
         """Give also the nucleus logits before the tissue's prior, which training supervises too."""
-        image = enlarge(image_B3HW, self.zoom)
-        features = self.encoder(image)
+        features = self.encoder(image_B3HW)
         nucleus_features = self.nucleus_decoder(features)
         coarse = self.region_head(self.region_decoder(features))
-        region = functional.interpolate(coarse, size=image.shape[2:], mode="bilinear", align_corners=False)
-        maps = (region, self.nucleus_head(nucleus_features), self.shape_head(nucleus_features))
-        region, free, shape = (shrink(part, self.zoom) for part in maps)
-        return PanopticLogits(region, self.compatibility(region, free), shape), free
-
-
-def enlarge(image_BCHW: Tensor, zoom: int) -> Tensor:
-    """Make an image ``zoom`` times as wide and high, bilinearly."""
-    if zoom == 1:
-        return image_BCHW
-    return functional.interpolate(image_BCHW, scale_factor=float(zoom), mode="bilinear", align_corners=False)
-
-
-def shrink(maps_BCHW: Tensor, zoom: int) -> Tensor:
-    """Undo :func:`enlarge`: each pixel is the mean of those that it became."""
-    return maps_BCHW if zoom == 1 else functional.avg_pool2d(maps_BCHW, zoom)
+        region = functional.interpolate(coarse, size=image_B3HW.shape[2:], mode="bilinear", align_corners=False)
+        free = self.nucleus_head(nucleus_features)
+        constrained = self.compatibility(region, free)
+        return PanopticLogits(region, constrained, self.shape_head(nucleus_features)), free
 
 
 class InferenceNet(nn.Module):

@@ -105,29 +105,17 @@ def blend(net: nn.Module, before: nn.Module, share: float) -> nn.Module:
 
 
 def _open_start(recipe: Recipe) -> tuple[Bundle | None, nn.Module | None]:
-    """Open the bundle that a recipe starts from, if any; its network may get arguments that need no other weights."""
+    """Open the bundle that a recipe starts from, if any."""
     if recipe.start_from is None:
         return None, None
     bundle, net = load_bundle(recipe.start_from)
     wanted = describe(recipe, BREAST)
-    added = {name: value for name, value in wanted.arguments.items() if name not in bundle.arguments}
     for name in ("architecture", "arguments", "taxonomy", "mpp", "mean", "std"):
         has, needs = getattr(bundle, name), getattr(wanted, name)
-        if needs != (has if name != "arguments" else has | added):
+        if has != needs:
             msg = f"recipe {recipe.name!r} cannot start from bundle {bundle.name!r}: its {name} is {has}, not {needs}"
             raise IncompatibleBundle(msg)
-    return bundle, _rebuilt(net, wanted) if added else net
-
-
-def _rebuilt(net: nn.Module, wanted: Bundle) -> nn.Module:
-    """Put a network's weights into another one of the same parts."""
-    other = wanted.build()
-    try:
-        other.load_state_dict(net.state_dict())
-    except RuntimeError as error:
-        msg = f"recipe {wanted.name!r} cannot start from a network without {wanted.arguments}: {error}"
-        raise IncompatibleBundle(msg) from error
-    return other
+    return bundle, net
 
 
 def cross_validate(

@@ -99,21 +99,3 @@ def test_flips_are_turned_back():
     image = noise(64, 96)
     for alone, averaged in zip(Compass()(image), FlippedNet(Compass())(image), strict=True):
         torch.testing.assert_close(averaged, alone)
-
-
-def test_a_network_that_looks_closer_is_the_same_network_on_an_enlarged_image():
-    torch.manual_seed(0)
-    plain, close = (PanopticNet(5, 4, **TINY, zoom=zoom).eval() for zoom in (1, 2))
-    close.load_state_dict(plain.state_dict())
-    image = noise(64, 96)
-    large = torch.nn.functional.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
-    with torch.inference_mode():
-        seen, found = plain(large), close(image)
-        for name in ("region_BRHW", "shape_BKHW"):
-            pixels = getattr(seen, name).unflatten(2, (64, 2)).unflatten(4, (96, 2)).mean(dim=(3, 5))
-            torch.testing.assert_close(getattr(found, name), pixels, atol=1e-5, rtol=1e-5)
-
-
-def test_no_network_looks_from_farther_away():
-    with pytest.raises(ValueError, match="zoom must be 1 or more, found 0"):
-        PanopticNet(5, 4, **TINY, zoom=0)

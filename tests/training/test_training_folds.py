@@ -12,7 +12,7 @@ from training_samples import sample
 
 from pathopan.errors import ConfigError, IncompatibleBundle
 from pathopan.metrics import EvaluationResult
-from pathopan.network.bundle import load_bundle, save_bundle
+from pathopan.network.bundle import load_bundle
 from pathopan.network.precision import fast_precision
 from pathopan.training import folds as room
 from pathopan.training import run
@@ -201,31 +201,6 @@ def test_a_bundle_of_another_shape_is_no_start(recipe_file, tmp_path, monkeypatc
     monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
     with pytest.raises(IncompatibleBundle, match=r"cannot start from bundle 'breast-he-1': its arguments"):
         run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", start_from="breast-he-1")
-
-
-def test_a_network_goes_on_looking_closer(out, recipe_file, tmp_path, monkeypatch):
-    """An argument that the network before knew nothing of, and that needs no other weights."""
-    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
-    before = str(out / "fold-0" / "bundle")
-    told = RECIPE.to_dict() | {"steps": 1, "learning_rate": 1e-9, "start_from": before}
-    recipe_file.write_text(yaml.safe_dump(told | {"arguments": RECIPE.arguments | {"zoom": 2}}))
-    made = run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out", device="cpu", workers=0)
-    assert made.arguments["zoom"] == 2
-    closer, old = (load_bundle(path)[1] for path in (tmp_path / "out" / "bundle", before))
-    assert (closer.zoom, old.zoom) == (2, 1)
-    for key, value in old.named_parameters():
-        torch.testing.assert_close(closer.get_parameter(key), value, atol=1e-4, rtol=1e-3)
-
-
-def test_an_argument_more_that_changes_the_rest_is_no_start(out, recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "read_samples", lambda _data, _recipe: SAMPLES)
-    bundle, _ = load_bundle(out / "fold-0" / "bundle")
-    wide = {name: value for name, value in bundle.arguments.items() if name != "region_channels"}
-    usual = replace(bundle, arguments=wide)
-    save_bundle(tmp_path / "before", usual, usual.build())
-    recipe_file.write_text(yaml.safe_dump(RECIPE.to_dict() | {"start_from": str(tmp_path / "before")}))
-    with pytest.raises(IncompatibleBundle, match="cannot start from a network without"):
-        run.train_bundle(str(recipe_file), tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
