@@ -50,6 +50,9 @@ from pathopan.tiler.grid import make_grid
 from pathopan.tiler.select import select_tiles
 from pathopan.tiler.tissue import TissueMask, find_tissue
 
+_STITCHERS = 2
+"""Threads beside the one that merges, at most: each holds 512 rows of the slide, and more of them gain little."""
+
 Progress = Callable[[str, int, int], None]
 """Told (stage, done, total): tiles while predicting."""
 
@@ -377,7 +380,7 @@ def stitch_slide(
                 taxonomy=job.taxonomy,
                 picture=(picture, config.export.image_mpp),
                 version=version,
-                workers=job.workers,
+                workers=min(job.workers, _STITCHERS),
             )
     arrays = open_panoptic(path)
     coarse = min(range(len(arrays.regions)), key=lambda i: abs(arrays.label_mpp * 2**i - config.objects.region_mpp))

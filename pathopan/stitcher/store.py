@@ -23,7 +23,7 @@ from pathopan.stitcher.ngff import PanopticArrays, Version, build_label_levels, 
 from pathopan.stitcher.nuclei import MergedNuclei
 
 _STRIP = 512
-"""Rows that nuclei are painted in at once: a chunk."""
+"""Rows that nuclei are painted in at once: a chunk, so that no two threads write the same one."""
 
 
 class Found(NamedTuple):
