@@ -58,6 +58,13 @@ class Segmenter:
     mirrored : bool
         Average four mirror images: finds a little more, at four times the cost.
 
+    Attributes
+    ----------
+    bundle : Bundle
+        Description of the network.
+    name : str
+        The bundle's name, and how it runs where that is not as usual: ``breast-he-10, mirrored``.
+
     Raises
     ------
     ConfigError

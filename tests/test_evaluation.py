@@ -114,6 +114,11 @@ def test_a_network_is_judged_as_it_is_asked_to_run(data):
     assert f"{bundle.name}, mirrored, float32 on brca_m2c" in found[1][1]
     assert f"{bundle.name} on brca_m2c" in found[0][1]
     assert found[0][0] != found[1][0]
+    alone, mirrored = (
+        evaluate_dataset("brca_m2c", data, bundle=data / "bundle", device="cpu", mirrored=asked)
+        for asked in (False, True)
+    )
+    assert alone.images.to_csv(index=False) != mirrored.images.to_csv(index=False)
     refused = CliRunner().invoke(app, [*words, "--mirrored", "--precision", "int8"])
     assert isinstance(refused.exception, ConfigError)
     assert "inference.mirrored is not made in int8" in str(refused.exception)

@@ -36,7 +36,9 @@ from pathopan.inference.ordered import in_turn
 Version = Literal["0.4", "0.5"]
 LabelArray = npt.NDArray[Any]
 
-_CHUNK = 512
+CHUNK = 512
+"""Side of the squares that label maps are stored in."""
+
 _COARSEST = 1024
 """Levels are added until the label maps fit into a square of this side: one screen."""
 
@@ -254,7 +256,7 @@ def _add_pyramid(group: zarr.Group, name: str, pyramid: _Pyramid, *, version: Ve
             str(level),
             shape=shape,
             dtype=pyramid.dtype,
-            chunks=(1,) * (len(axes) - 2) + (_CHUNK, _CHUNK),
+            chunks=(1,) * (len(axes) - 2) + (CHUNK, CHUNK),
             fill_value=0,
             config={"write_empty_chunks": False},
             **_storage(version, axes),

@@ -19,10 +19,10 @@ from pathopan.contours import paint_nuclei
 from pathopan.files import atomic_path
 from pathopan.geometry import Grid, Window
 from pathopan.inference.ordered import in_turn
-from pathopan.stitcher.ngff import PanopticArrays, Version, build_label_levels, create_panoptic, halve_labels
+from pathopan.stitcher.ngff import CHUNK, PanopticArrays, Version, build_label_levels, create_panoptic, halve_labels
 from pathopan.stitcher.nuclei import MergedNuclei
 
-_STRIP = 512
+_STRIP = CHUNK
 """Rows that nuclei are painted in at once: a chunk, so that no two threads write the same one."""
 
 
