@@ -168,6 +168,7 @@ def describe_bundle(engine: Engine) -> dict[str, Any]:
         "sha256": bundle.sha256,
         "licence": bundle.licence,
         "mpp": bundle.mpp,
+        "prob_calibrated": (bundle.decode.prob_slope, bundle.decode.prob_intercept) != (1.0, 0.0),
         **({"int8_sha256": eight_bits} if eight_bits else {}),
     }
 

@@ -184,22 +184,50 @@ def test_other_definitions_of_the_scores_redo_them(tmp_path, finished, truth_bun
     assert_same(tables(out), tables(finished))
 
 
-def test_a_slide_with_next_to_no_nuclei_asks_for_a_look_at_its_mpp(
+@pytest.mark.parametrize(
+    ("limit", "value", "told"),
+    [
+        ("FEWEST_PER_MM2", 100_000, r"[\d.e+]+ nuclei in a mm2 of tissue, .* fewer than 100000: check the slide's mpp"),
+        ("SMALLEST_UM", 50, r"the median nucleus is \d+\.\d um wide, .* narrower than 50 um: check the slide's mpp"),
+        ("LEAST_SURE", 1.1, r"the network finds its nuclei \d\.\d\d probable .* less than 1\.1: check the slide's mpp"),
+    ],
+)
+def test_a_slide_whose_nuclei_are_few_small_or_doubtful_asks_for_a_look_at_its_mpp(
+    tmp_path, finished, truth_bundle, synthetic_slide, monkeypatch, limit, value, told
+):
+    record = tmp_path / "out" / "slides" / "truth" / "record.json"
+
+    def warned():
+        monkeypatch.setattr("pathopan.outputs.DEFINITIONS", next(definitions))
+        run(tmp_path / "out", truth_bundle, {"truth": synthetic_slide.path})
+        return json.loads(record.read_text())["stages"]["score"]["score_warnings"]
+
+    definitions = iter(range(10_000, 10_009))
+    shutil.copytree(finished, tmp_path / "out")
+    entries = json.loads(record.read_text())
+    assert entries["stages"]["stitch"]["bundle"]["prob_calibrated"] is False
+    entries["stages"]["stitch"]["bundle"]["prob_calibrated"] = True
+    record.write_text(json.dumps(entries))
+    monkeypatch.setattr("pathopan.scoring._JUDGED_NUCLEI", 100)
+    assert warned() == []
+    monkeypatch.setattr(f"pathopan.scoring.{limit}", value)
+    (text,) = warned()
+    assert re.match(told, text)
+    assert "check the slide&#39;s mpp" in (record.parent / "report.html").read_text()
+    monkeypatch.setattr("pathopan.scoring._JUDGED_NUCLEI", 100_000)
+    assert warned() == [text] * (limit == "FEWEST_PER_MM2")
+
+
+def test_a_network_that_was_not_calibrated_is_not_called_unsure(
     tmp_path, finished, truth_bundle, synthetic_slide, monkeypatch
 ):
-    def warned(out):
-        record = json.loads((out / "slides" / "truth" / "record.json").read_text())
-        return record["stages"]["score"]["score_warnings"]
-
-    assert warned(finished) == []
-    out = tmp_path / "out"
-    shutil.copytree(finished, out)
-    monkeypatch.setattr("pathopan.scoring.FEWEST_PER_MM2", 100_000)
+    shutil.copytree(finished, tmp_path / "out")
+    monkeypatch.setattr("pathopan.scoring._JUDGED_NUCLEI", 100)
+    monkeypatch.setattr("pathopan.scoring.LEAST_SURE", 1.1)
     monkeypatch.setattr("pathopan.outputs.DEFINITIONS", 10_000)
-    run(out, truth_bundle, {"truth": synthetic_slide.path})
-    (told,) = warned(out)
-    assert re.match(r"[\d.e+]+ nuclei in a mm2 of tissue, .* fewer than 100000: check the slide's mpp", told)
-    assert "check the slide&#39;s mpp" in (out / "slides" / "truth" / "report.html").read_text()
+    run(tmp_path / "out", truth_bundle, {"truth": synthetic_slide.path})
+    record = json.loads((tmp_path / "out" / "slides" / "truth" / "record.json").read_text())
+    assert record["stages"]["score"]["score_warnings"] == []
 
 
 def test_bad_slides_fail_alone_with_reason_and_remedy(tmp_path, truth_bundle, synthetic_slide):
