@@ -13,20 +13,34 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def jitter_stain(
-    image: Rgb, rng: np.random.Generator, *, strength: float = 0.25, density: tuple[float, float] = (1.0, 1.0)
+    image: Rgb,
+    rng: np.random.Generator,
+    *,
+    strength: float = 0.25,
+    density: tuple[float, float] = (1.0, 1.0),
+    hue: float = 0.0,
 ) -> Rgb:
     """Scale and shift the hematoxylin and eosin densities, as another laboratory would (Tellez et al. 2018).
 
     Each stain alone by ``strength``, and all of them alike by a factor within ``density``: how long a slide was
-    stained and how thick it was cut, so that a nucleus is not told by being dark.
+    stained and how thick it was cut, so that a nucleus is not told by being dark. The color of each stain turns by up
+    to ``hue`` in each of its three optical densities, mostly by less: other dyes, and other cameras.
     """
     stains = optical_density(image) @ HED_FROM_RGB
     scale = rng.uniform(1 - strength, 1 + strength, 3).astype(np.float32)
     if density != (1.0, 1.0):
         scale *= np.float32(np.exp(rng.uniform(*np.log(density))))
     shift = rng.uniform(-0.2 * strength, 0.2 * strength, 3).astype(np.float32)
-    jittered = np.exp(-((stains * scale + shift) @ STAINS_RGB)) * 256 - 1
+    colors = _turn(STAINS_RGB, rng, hue) if hue else STAINS_RGB
+    jittered = np.exp(-((stains * scale + shift) @ colors)) * 256 - 1
     return np.clip(jittered, 0, 255).astype(np.uint8)
+
+
+def _turn(stains_rgb: FloatArray, rng: np.random.Generator, hue: float) -> FloatArray:
+    """Give stains of other colors, as dense as they were."""
+    turned = np.maximum(stains_rgb + rng.uniform(-hue, hue, stains_rgb.shape) * rng.random(), 0.02)
+    length = np.linalg.norm(stains_rgb, axis=1, keepdims=True) / np.linalg.norm(turned, axis=1, keepdims=True)
+    return (turned * length).astype(np.float32)
 
 
 def jitter_light(image: Rgb, rng: np.random.Generator) -> Rgb:

@@ -40,6 +40,7 @@ class CropRules:
     glass_share: float = 0.03  # of crops
     stain_strength: float = 0.3
     density: tuple[float, float] = (1.0, 1.0)  # range of the factor on all stains alike
+    stain_hue: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ def _recolored(
         image = bare_glass(rules.side, rng)
         painted[:] = taxonomy.region_ids("background")[0]
     else:
-        image = jitter_stain(image, rng, strength=rules.stain_strength, density=rules.density)
+        image = jitter_stain(image, rng, strength=rules.stain_strength, density=rules.density, hue=rules.stain_hue)
         image = jitter_light(image, rng)
     if artefact:
         image, covered = paint_artefact(image, rng)

@@ -75,6 +75,7 @@ class Recipe:
     artefact_share: float = 0.2
     stain_strength: float = 0.3
     density: list[float] = field(default_factory=lambda: [1.0, 1.0])  # range of the factor on all stains alike
+    stain_hue: float = 0.0  # how far the color of each stain may turn: see pathopan.training.augment.jitter_stain
     outline_step: int = 0  # from this step on, points have outlines by self-training; 0: never
     losses: LossWeights = field(default_factory=LossWeights)
     decode: DecodeRules = field(default_factory=DecodeRules)
@@ -107,7 +108,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Give the form that a bundle's card and a checkpoint store; what was added since is told where it is used."""
         told = asdict(self)
-        usual = {"sets": SETS, "optimiser": "adamw", "density": [1.0, 1.0], "start_share": 0.0}
+        usual = {"sets": SETS, "optimiser": "adamw", "density": [1.0, 1.0], "start_share": 0.0, "stain_hue": 0.0}
         for name, value in usual.items():
             if told[name] == value:
                 del told[name]

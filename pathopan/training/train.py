@@ -197,6 +197,7 @@ def _batches(
         artefact_share=recipe.artefact_share,
         stain_strength=recipe.stain_strength,
         density=(recipe.density[0], recipe.density[1]),
+        stain_hue=recipe.stain_hue,
     )
     zooms = {name: (low, high) for name, (low, high) in recipe.zooms.items()}
     stream = CropStream(samples, recipe.shares, scales=zooms, taxonomy=taxonomy, rules=rules, start=span.start)

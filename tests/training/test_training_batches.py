@@ -11,8 +11,11 @@ from training_samples import sample
 
 from pathopan.classes import BREAST
 from pathopan.network.losses import Batch
+from pathopan.slide.stain import STAINS_RGB, optical_density
 from pathopan.training import augment
 from pathopan.training.batches import Crop, CropRules, CropStream, draw_crop, to_tensors
+from pathopan.training.recipe import Recipe
+from pathopan.training.train import _batches
 
 RULES = CropRules(side=64, batch_size=3, seed=5)
 PLAIN = CropRules(side=64, artefact_share=0, glass_share=0)
@@ -241,6 +244,31 @@ def test_density_is_drawn_evenly_between_paler_and_darker():
     assert pytest.approx(factors.min(), abs=0.03) == 0.5
     assert pytest.approx(factors.max(), abs=0.05) == 2.0
     assert np.median(factors) == pytest.approx(1, abs=0.15)
+
+
+def test_hue_turns_the_color_of_a_stain_and_keeps_how_dense_it_is():
+    hematoxylin = np.float32(1.5) * STAINS_RGB[0]
+    image = np.stack([np.exp(-hematoxylin) * 256 - 1, np.full(3, 255.0)]).round().astype(np.uint8)[None]
+    angles = []
+    for seed in range(300):
+        changed = augment.jitter_stain(image, np.random.default_rng(seed), strength=0, hue=0.3)
+        found, glass = optical_density(changed)[0]
+        np.testing.assert_allclose(glass, 0, atol=0.01)
+        assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(hematoxylin), rel=0.03)
+        cosine = found @ hematoxylin / np.linalg.norm(found) / np.linalg.norm(hematoxylin)
+        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    assert max(angles) > 20  # the pink of some slides lies 24 degrees from the blue of most
+    assert 3 < np.median(angles) < 12
+
+
+@pytest.mark.parametrize("change", [{"stain_hue": 0.3}, {"stain_strength": 0.9}, {"density": [0.2, 0.3]}])
+def test_batches_have_the_stains_that_the_recipe_asks_for(change):
+    def first(**settings):
+        recipe = Recipe(name="tiny", shares={"A": 1.0}, zooms={}, crop_px=64, batch_size=2, **settings)
+        return next(_batches(recipe, [sample(0)], BREAST, span=range(1), workers=0))[1]
+
+    assert not torch.equal(first().image_B3HW, first(**change).image_B3HW)
+    assert torch.equal(first(**change).image_B3HW, first(**change).image_B3HW)
 
 
 def test_artefacts_change_what_they_cover():
