@@ -310,7 +310,7 @@ def _resume(
         return 0
     with safe_open(path, framework="pt") as stored:
         metadata = stored.metadata()
-        if json.loads(metadata["recipe"]) != json.loads(json.dumps(recipe.to_dict())):
+        if not recipe.learns_as(json.loads(metadata["recipe"])):
             msg = f"{folder} holds a run of another recipe; choose another folder, or delete {path.name} to start anew"
             raise ConfigError(msg)
         groups: dict[str, dict[str, Tensor]] = {"net": {}, "average": {}, "optimiser": {}}
