@@ -94,12 +94,13 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--stains", type=Path, nargs="+", required=True, help="slides of these stains")
+    parser.add_argument("--images-of", metavar="BUNDLE", help="judge all on the images that this one held out")
     parser.add_argument("--every", type=int, default=1, help="judge every N-th image only")
     asked = parser.parse_args()
     stains = {"as they are": None} | {path.name: find_stain(middle(path)) for path in asked.stains}
     rows = []
     for name in asked.bundles:
-        held = load_bundle(name)[0].card.get("recipe", {}).get("hold_out")
+        held = load_bundle(asked.images_of or name)[0].card.get("recipe", {}).get("hold_out")
         samples = [
             sample for sample in read_dataset("brca_m2c", asked.data / "brca_m2c") if not held or sample.group in held
         ]
