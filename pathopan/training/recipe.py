@@ -95,14 +95,20 @@ class Recipe:
         if not 0 <= self.start_share < 1 or (self.start_share and not self.start_from):
             msg = f"recipe {self.name!r}: start_share {self.start_share} must be 0 to below 1, and needs a start_from"
             raise ConfigError(msg)
-        if len(self.density) != 2 or not 0 < self.density[0] <= self.density[1] < inf:
-            msg = f"recipe {self.name!r}: density {self.density} must be two factors above 0, the lower one first"
-            raise ConfigError(msg)
+        self._check_stains()
         if self.outline_step % CHECKPOINT_EVERY or not 0 <= self.outline_step < max(1, self.steps):
             msg = (
                 f"recipe {self.name!r}: outline_step {self.outline_step} must be a multiple of {CHECKPOINT_EVERY}, "
                 f"where checkpoints are written, and lie before the last of {self.steps} steps"
             )
+            raise ConfigError(msg)
+
+    def _check_stains(self) -> None:
+        if len(self.density) != 2 or not 0 < self.density[0] <= self.density[1] < inf:
+            msg = f"recipe {self.name!r}: density {self.density} must be two factors above 0, the lower one first"
+            raise ConfigError(msg)
+        if not 0 <= self.stain_hue <= 1:
+            msg = f"recipe {self.name!r}: stain_hue {self.stain_hue} must be 0 (none) to 1"
             raise ConfigError(msg)
 
     def to_dict(self) -> dict[str, Any]:

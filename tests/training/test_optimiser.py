@@ -60,6 +60,12 @@ def test_a_recipe_with_an_impossible_density_is_refused(density: list[float]) ->
         Recipe("mine", density=density)
 
 
+@pytest.mark.parametrize("hue", [-0.1, 1.1, float("nan")])
+def test_a_recipe_with_an_impossible_hue_is_refused(hue: float) -> None:
+    with pytest.raises(ConfigError, match=r"stain_hue .* must be 0 \(none\) to 1"):
+        Recipe("mine", stain_hue=hue)
+
+
 def test_recipes_of_adamw_are_stored_as_they_were_before_there_was_a_choice() -> None:
     assert {"optimiser", "density"}.isdisjoint(Recipe("mine").to_dict())
     assert Recipe("mine", density=[0.5, 2.0]).to_dict()["density"] == [0.5, 2.0]
