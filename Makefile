@@ -34,9 +34,10 @@ train: $(STAMP)
 	$(BIN)/pathopan train breast-he-6 --data ../shared/data --out runs/breast-he-6 --start-from runs/breast-he-5/bundle
 	$(BIN)/pathopan train breast-he-7 --data ../shared/data --out runs/breast-he-7 --start-from runs/breast-he-6/bundle
 	$(BIN)/pathopan train breast-he-9 --data ../shared/data --out runs/breast-he-9 --start-from runs/breast-he-7/bundle
-	$(BIN)/pathopan crossvalidate breast-he-10 --data ../shared/data --out runs/folds-10
-	$(BIN)/pathopan train breast-he-10 --data ../shared/data --out runs/breast-he-10 --start-from runs/breast-he-9/bundle --folds runs/folds-10
-	$(BIN)/pathopan quantise runs/breast-he-10/bundle --data ../shared/data
+	$(BIN)/pathopan train breast-he-10 --data ../shared/data --out runs/breast-he-10 --start-from runs/breast-he-9/bundle
+	$(BIN)/pathopan crossvalidate breast-he-11 --data ../shared/data --out runs/folds-11
+	$(BIN)/pathopan train breast-he-11 --data ../shared/data --out runs/breast-he-11 --start-from runs/breast-he-10/bundle --folds runs/folds-11
+	$(BIN)/pathopan quantise runs/breast-he-11/bundle --data ../shared/data
 
 docs: $(STAMP)
 	$(BIN)/python -m pathopan.dictionary docs/data-dictionary.md README.md

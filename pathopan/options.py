@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_BUNDLE = "breast-he-10"
+DEFAULT_BUNDLE = "breast-he-11"
 """The bundle that ships with the package and runs unless another is named."""
 
 Paths = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests (slide_id,path,mpp).")]

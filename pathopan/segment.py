@@ -63,7 +63,7 @@ class Segmenter:
     bundle : Bundle
         Description of the network.
     name : str
-        The bundle's name, and how it runs where that is not as usual: ``breast-he-10, mirrored``.
+        The bundle's name, and how it runs where that is not as usual: ``breast-he-11, mirrored``.
 
     Raises
     ------
