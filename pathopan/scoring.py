@@ -146,7 +146,7 @@ def _doubts(score: SlideScore, nuclei: pd.DataFrame, *, calibrated_prob: bool) -
             f"the median nucleus is {width:.1f} um wide, and hardly any slide's is narrower than {SMALLEST_UM} um: "
             "check the slide's mpp, which may be larger in truth"
         )
-    if calibrated_prob and prob < LEAST_SURE:
+    elif calibrated_prob and prob < LEAST_SURE:
         yield (
             f"the network finds its nuclei {prob:.2f} probable on average, and hardly any slide's less than "
             f"{LEAST_SURE}: check the slide's mpp, which may be smaller in truth, its focus and its stain"

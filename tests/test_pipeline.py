@@ -214,6 +214,10 @@ def test_a_slide_whose_nuclei_are_few_small_or_doubtful_asks_for_a_look_at_its_m
     (text,) = warned()
     assert re.match(told, text)
     assert "check the slide&#39;s mpp" in (record.parent / "report.html").read_text()
+    if limit == "LEAST_SURE":  # nuclei that are too small are doubtful for that reason
+        monkeypatch.setattr("pathopan.scoring.SMALLEST_UM", 50)
+        (other,) = warned()
+        assert "the median nucleus" in other
     monkeypatch.setattr("pathopan.scoring._JUDGED_NUCLEI", 100_000)
     assert warned() == [text] * (limit == "FEWEST_PER_MM2")
 
