@@ -40,10 +40,10 @@ _JUDGED_MM2 = 0.25
 
 SMALLEST_UM = 4.3
 """Slides and data sets at their true mpp have a median nucleus 5.1 to 6.0 um wide, and 3.2 to 4.1 um at half of it
-(breast-he-10 on BRCA-M2C, CoNSeP and two slides; single tiles of crowded lymphocytes have 4.0 um)."""
+(breast-he-10 and breast-he-11 on BRCA-M2C, CoNSeP and two slides; single tiles of crowded lymphocytes have 4.0 um)."""
 
 LEAST_SURE = 0.77
-"""At their true mpp the nuclei of the same have a mean ``prob`` of 0.84 to 0.87, and 0.68 to 0.76 at twice it."""
+"""At their true mpp the nuclei of the same have a mean ``prob`` of 0.84 to 0.87, and 0.67 to 0.78 at twice it."""
 
 _JUDGED_NUCLEI = 500
 """Fewer may be small, or doubtful, by chance."""

@@ -98,13 +98,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="judge every N-th image only")
     asked = parser.parse_args()
     stains = {"as they are": None} | {path.name: find_stain(middle(path)) for path in asked.stains}
+    read = read_dataset("brca_m2c", asked.data / "brca_m2c")
+    samples = [derive_missing_regions(sample, taxonomy=BREAST) for sample in read]
     rows = []
     for name in asked.bundles:
         held = load_bundle(asked.images_of or name)[0].card.get("recipe", {}).get("hold_out")
-        samples = [
-            sample for sample in read_dataset("brca_m2c", asked.data / "brca_m2c") if not held or sample.group in held
-        ]
-        judged = [derive_missing_regions(sample, taxonomy=BREAST) for sample in samples[:: asked.every]]
+        judged = [sample for sample in samples if not held or sample.group in held][:: asked.every]
         segmenter = Segmenter(name)
         for stain, found in stains.items():
             rows.append({"bundle": name, "stain": stain, "images": len(judged)} | judge(segmenter, judged, found))
